@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""MSI facts: messages in every address format, MSI capabilities and MSI-X tables."""
