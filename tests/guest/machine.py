@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""Boots a kernel in QEMU, runs a command in it, brings back its output: a whole machine in a few seconds, without KVM.
+
+The guest's root is this machine's root, read-only over 9p, below an overlay in the guest's memory: it may write
+anywhere and the host stays as it was. The folder ``/out`` in the guest is a folder of the host: the command, its
+output and its exit status pass through it. The kernel is Debian's, unpacked to an ELF image that QEMU starts
+through its PVH entry: unpacking it inside an emulated machine would cost five seconds a boot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import lzma
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+BUILD = Path(__file__).parent.parent.parent / "build" / "guest"
+"""Kernel images and initramfs, made once a checkout."""
+
+_MODULES = (
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "fs/netfs/netfs",
+    "fs/fscache/fscache",
+    "net/9p/9pnet",
+    "net/9p/9pnet_virtio",
+    "fs/9p/9p",
+    "fs/overlayfs/overlay",
+)
+"""What mounts the root, in the order of its dependencies."""
+
+_INIT = r"""#!/bin/busybox sh
+b=/bin/busybox
+fail() { echo "GUEST-FAILED $1" >/dev/console; $b dmesg | $b tail -n 20 >/dev/console; $b poweroff -f; while :; do :; done; }
+$b mount -t proc proc /proc; $b mount -t sysfs sys /sys; $b mount -t devtmpfs dev /dev
+while read module; do $b insmod /modules/$module || fail "insmod $module"; done < /modules/order
+$b mount -t tmpfs tmpfs /rw; $b mkdir -p /rw/upper /rw/work
+nine="trans=virtio,version=9p2000.L,msize=512000"
+$b mount -t 9p -o $nine,ro,cache=loose root /lower || fail "mount of the root"
+$b mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /new || fail "overlay"
+for d in proc sys dev; do $b mkdir -p /new/$d; $b mount --move /$d /new/$d; done
+$b mkdir -p /new/out /new/run; $b mount -t tmpfs tmpfs /new/run
+$b mount -t debugfs debugfs /new/sys/kernel/debug
+$b mount -t 9p -o $nine out /new/out || fail "mount of /out"
+echo GUEST-INIT > /new/dev/console
+exec $b switch_root /new /bin/bash /out/boot
+"""
+
+_BOOT = r"""export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
+exec </dev/null >/dev/console 2>&1
+hostname guest
+cd /out
+bash /out/command >/out/stdout 2>/out/stderr
+echo $? >/out/status
+dmesg >/out/dmesg
+echo end >/out/end
+/bin/busybox sync
+/bin/busybox poweroff -f
+while :; do :; done
+"""
+
+
+class GuestFailed(Exception):
+    """The guest did not come up, did not end in time, or its kernel complained; the message says which and shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What machine to boot."""
+
+    type: str = "q35"
+    """QEMU's -machine."""
+    devices: Sequence[str] = ()
+    """More of QEMU's command line."""
+    cpus: int = 1
+    memory: int = 1024
+    """MiB, unless `devices` gives the guest its memory."""
+    append: str = ""
+    """More of the kernel's command line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a guest left behind."""
+
+    stdout: str
+    stderr: str
+    status: int
+    dmesg: str
+
+
+def kernel_version() -> str | None:
+    """The newest of Debian's kernels here; None when there is none."""
+    images = sorted(Path("/boot").glob("vmlinuz-*-amd64"), key=lambda path: _natural(path.name))
+    return images[-1].name.removeprefix("vmlinuz-") if images else None
+
+
+def missing() -> str | None:
+    """What a guest needs and this machine lacks, as a reason to skip; None when all is here."""
+    needs = {
+        "qemu-system-x86": Path("/usr/bin/qemu-system-x86_64").exists(),
+        "busybox-static": Path("/bin/busybox").exists(),
+        "linux-image-amd64": kernel_version() is not None,
+    }
+    absent = [name for name, here in needs.items() if not here]
+    return f"needs {' '.join(absent)} (./dev test installs them)" if absent else None
+
+
+def run(machine: Machine, command: str, out: Path, *, timeout: float = 120) -> Result:
+    """Boot `machine`, run `command` with bash in it, power off.
+
+    `out` becomes /out in the guest. A boot that hangs before the initramfs is done is tried once more; GuestFailed
+    when it hangs again, when the command does not end within `timeout` seconds, or when the kernel oopses.
+    """
+    for last_try in (False, True):
+        for name in ("stdout", "stderr", "status", "dmesg", "end", "console"):
+            (out / name).unlink(missing_ok=True)
+        (out / "boot").write_text(_BOOT)
+        (out / "command").write_text(command + "\n")
+        _power_on(machine, out, timeout)
+        console = _text(out / "console")
+        if (out / "end").exists():
+            break
+        if last_try or "GUEST-INIT" in console:
+            raise GuestFailed(f"no end within {timeout:.0f} s; the console's end:\n{console[-2000:]}")
+    result = Result(_text(out / "stdout"), _text(out / "stderr"), int(_text(out / "status")), _text(out / "dmesg"))
+    for sign in ("BUG:", "Oops:", "KASAN:", "WARNING: possible circular locking"):
+        if sign in result.dmesg:
+            at = result.dmesg.index(sign)
+            raise GuestFailed(f"the guest's kernel complained:\n{result.dmesg[at : at + 2000]}")
+    return result
+
+
+def _power_on(machine: Machine, out: Path, timeout: float) -> None:
+    """One run of QEMU, from power-on to power-off or to the end of our patience."""
+    kernel, initramfs = _images()
+    arguments = ["qemu-system-x86_64", "-machine", machine.type, "-accel", "tcg,thread=multi", "-cpu", "max"]
+    arguments += ["-smp", str(machine.cpus), "-m", str(machine.memory), "-nodefaults", "-display", "none"]
+    arguments += ["-no-reboot", "-serial", f"file:{out / 'console'}"]
+    arguments += ["-kernel", str(kernel), "-initrd", str(initramfs)]
+    arguments += ["-append", f"console=ttyS0 panic=-1 quiet {machine.append}".strip()]
+    for tag, path, options in (("root", "/", "readonly=on,"), ("out", str(out), "")):
+        arguments += ["-fsdev", f"local,id={tag},path={path},{options}security_model=none,multidevs=remap"]
+        arguments += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    arguments += machine.devices
+    with (out / "qemu").open("wb") as log:
+        child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            status = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            return
+    if status != 0:
+        raise GuestFailed(f"QEMU ended with status {status}: {_text(out / 'qemu').strip()}")
+
+
+def _images() -> tuple[Path, Path]:
+    """The unpacked kernel and the initramfs, made when they are not there yet."""
+    version = kernel_version()
+    if version is None:
+        raise GuestFailed("no Debian kernel in /boot: install linux-image-amd64")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    kernel = BUILD / f"vmlinux-{version}"
+    initramfs = BUILD / f"initramfs-{version}"
+    if not kernel.exists():
+        _write_whole(kernel, _unpacked(Path(f"/boot/vmlinuz-{version}").read_bytes()))
+    _write_whole(initramfs, b"".join(_cpio(_initramfs(version))))
+    return kernel, initramfs
+
+
+def _unpacked(image: bytes) -> bytes:
+    """The ELF image inside a bzImage (Linux, Documentation/x86/boot.rst: payload_offset, payload_length)."""
+    setup_sectors = image[0x1F1] or 4
+    payload, length = struct.unpack_from("<II", image, 0x248)
+    start = (setup_sectors + 1) * 512 + payload
+    return lzma.LZMADecompressor().decompress(image[start : start + length])
+
+
+def _initramfs(version: str) -> Iterator[tuple[str, int, bytes]]:
+    """Name, mode and content of each file."""
+    for folder in ("bin", "proc", "sys", "dev", "rw", "lower", "new", "modules"):
+        yield folder, 0o40755, b""
+    yield "bin/busybox", 0o100755, Path("/bin/busybox").read_bytes()
+    yield "init", 0o100755, _INIT.encode()
+    order = []
+    for module in _MODULES:
+        path = Path(f"/lib/modules/{version}/kernel/{module}.ko")
+        if path.exists():
+            order.append(path.name)
+            yield f"modules/{path.name}", 0o100644, path.read_bytes()
+    yield "modules/order", 0o100644, "".join(f"{name}\n" for name in order).encode()
+
+
+def _cpio(files: Iterator[tuple[str, int, bytes]]) -> Iterator[bytes]:
+    """A "newc" archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    console = ("dev/console", 0o20600, b"")
+    for inode, (name, mode, data) in enumerate([*files, console, ("TRAILER!!!", 0, b"")], 1):
+        major, minor = (5, 1) if name == "dev/console" else (0, 0)
+        path = name.encode() + b"\0"
+        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(path), 0)
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + path
+        yield head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write and rename, so that a run beside this one never sees half a file."""
+    half = path.with_suffix(f".{os.getpid()}")
+    half.write_bytes(data)
+    half.replace(path)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _natural(name: str) -> list[int]:
+    return [int(part) for part in name.replace(".", "-").split("-") if part.isdigit()]
