@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The command line: one module per verb, none of them imported before it is asked for.
+
+Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable; 130 interrupted, 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import dom0kit
+
+VERBS = {
+    "enumerate": "see the whole machine: ACPI, PCI, interrupts, isolation, CPUs, memory, and what is wrong with it",
+    "record": "keep everything that enumerate reads in one archive, serial numbers and the like redacted",
+    "acpi": "browse the ACPI namespace (tree), evaluate an object (eval PATH)",
+    "explain": "what a finding means, which specification says so, what to do",
+    "schema": "JSON Schema of the JSON output",
+    "diff": "what differs between two recordings",
+}
+"""Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
+
+FINE, FOUND, USAGE, UNUSABLE, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
+
+
+class UsageError(Exception):
+    """The command line makes no sense; the message is one sentence, with the way to the help."""
+
+
+class Unusable(Exception):
+    """There is nothing to work on; the message is one sentence that names it and a way out."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line (by default the process's own) and return its exit status; never raises."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(given)
+    except UsageError as error:
+        return _refuse(USAGE, str(error))
+    except Unusable as error:
+        return _refuse(UNUSABLE, str(error))
+    except SystemExit as end:  # argparse, after --help
+        return int(end.code or FINE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_output()
+        return UNREAD
+    except Exception as error:
+        return _report_bug(error)
+
+
+def _run(given: list[str]) -> int:
+    if not given:
+        raise UsageError("which verb? (dom0kit --help lists them)")
+    verb, *rest = given
+    if verb in ("--version", "-V"):
+        return emit(f"dom0kit {dom0kit.__version__}\n")
+    if verb in ("--help", "-h", "help"):
+        return emit(_help())
+    if verb not in VERBS:
+        raise UsageError(f"there is no verb {verb!r}{closest(verb, VERBS)} (dom0kit --help lists them)")
+    from importlib import import_module
+
+    status: int = import_module(f"dom0kit.cli.{verb}").run(rest)
+    return status
+
+
+def emit(text: str | bytes) -> int:
+    """Write `text` to standard output, all of it and now; the status is `FINE`. Unusable where it cannot be written."""
+    try:
+        if isinstance(text, bytes):
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_output()
+        raise Unusable(f"the output cannot be written: {error.strerror}") from error
+    return FINE
+
+
+def closest(word: str, known: dict[str, str] | list[str]) -> str:
+    """``, did you mean 'x'?`` for the known word that looks most like `word`, else nothing."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(word, list(known), n=1)
+    return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items())
+    return (
+        "usage: dom0kit VERB [ARGS]       (dom0kit VERB --help: what it takes)\n\n"
+        f"{verbs}\n\n"
+        "Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable.\n"
+    )
+
+
+def _refuse(status: int, sentence: str) -> int:
+    print(f"dom0kit: {sentence}", file=sys.stderr)
+    return status
+
+
+def _abandon_output() -> None:
+    """Let nothing more be written to an output that takes nothing, not even when Python ends."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report_bug(error: Exception) -> int:
+    import os
+
+    if os.environ.get("DOM0KIT_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return _refuse(UNUSABLE, f"this is a bug: {kind}: {text} (run again with DOM0KIT_DEBUG=1 for the traceback)")
