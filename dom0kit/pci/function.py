@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from dom0kit.address import IntxPin, Sbdf
-from dom0kit.pci.capabilities import Capability
+from dom0kit.pci import capabilities as registry
 from dom0kit.serial import Hex
 
 
@@ -103,7 +103,7 @@ class Function(msgspec.Struct, frozen=True):
     bars: tuple[Bar, ...]
     rom: Rom | None
     bridge: Bridge | None
-    capabilities: tuple[Capability, ...]
+    capabilities: tuple[registry.Capability, ...]
     """Standard ones in list order, then extended ones in list order."""
     asleep: bool = False
     """In D3cold or behind a sleeping bridge when read: only what the kernel remembers is here."""
