@@ -136,6 +136,34 @@ class Polarity(enum.Enum):
     LOW = "low"
 
 
+class DeliveryMode(enum.Enum):
+    """What a local APIC does with an interrupt (Intel SDM volume 3, section 11.11.2 and 82093AA, section 3.2.4)."""
+
+    FIXED = "fixed"
+    LOWEST_PRIORITY = "lowest priority"
+    SMI = "SMI"
+    RESERVED_3 = "reserved 3"
+    NMI = "NMI"
+    INIT = "INIT"
+    RESERVED_6 = "reserved 6"
+    EXTINT = "ExtINT"
+
+    @property
+    def code(self) -> int:
+        """The three bits of redirection entries and MSI data, 0 to 7."""
+        return _DELIVERY_MODES.index(self)
+
+    @classmethod
+    def from_code(cls, code: int) -> DeliveryMode:
+        """From the three bits; ValueError outside 0 to 7."""
+        if not 0 <= code <= 7:
+            raise ValueError(f"no such delivery mode: {code}")
+        return _DELIVERY_MODES[code]
+
+
+_DELIVERY_MODES: Final = tuple(DeliveryMode)
+
+
 class IoapicPin(msgspec.Struct, frozen=True, order=True):
     """One input of one IOAPIC."""
 
