@@ -70,8 +70,11 @@ class KernelView(msgspec.Struct, frozen=True):
         return next((interrupt for interrupt in self.interrupts if interrupt.irq == irq), None)
 
 
+MAX_LINE: Final = 4096
+"""Characters of a line that are looked at, behind the counts."""
+
 _OLD_CHIP: Final = re.compile(
-    r"((?:IR-)?(?:IO-APIC|PCI-MSI|DMAR-MSI|HPET-MSI|XT-PIC))-(edge|level|fasteoi)(?:\s+(.*))?$"
+    r"((?:IR-)?(?:IO-APIC|PCI-MSI|DMAR-MSI|HPET-MSI|XT-PIC))-(edge|level|fasteoi)(?: +(.*))?$"
 )
 _CHIP: Final = re.compile(r"(\S(?:.*?\S)?)\s+(\d{1,20})(?:-(\S+))?(?:\s+(.*))?$")
 _NO_NUMBER: Final = re.compile(r"(\S+)\s+-(\S+)(?:\s+(.*))?$")
