@@ -22,6 +22,7 @@ class BarKind(enum.Enum):
     MEMORY32 = "memory32"
     MEMORY64 = "memory64"
     MEMORY_BELOW_1M = "memory below 1M"
+    RESERVED = "reserved memory type"
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class Bar(msgspec.Struct, frozen=True):
     size: int | None
     """Bytes, from the kernel's resource file; None where nobody measured it."""
     virtual: bool = False
-    """Not in the register but known to the kernel (a VF's)."""
+    """Not in the register but known to the kernel: a VF's, a legacy IDE port, one that nobody answers for any more."""
 
 
 class Rom(msgspec.Struct, frozen=True):
@@ -45,10 +46,15 @@ class Rom(msgspec.Struct, frozen=True):
     address: int
     enabled: bool
     size: int | None
+    virtual: bool = False
+    """Not in the register but known to the kernel (a shadow copy)."""
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A range that a bridge forwards; `base` > `limit` in the registers means none, and no Window."""
+    """A range that a bridge forwards; `base` > `limit` in the registers means none, and no Window.
+
+    I/O and prefetchable windows are optional: base and limit registers of 0 mean that a bridge has none.
+    """
 
     base: int
     limit: int
@@ -72,6 +78,36 @@ class Bridge(msgspec.Struct, frozen=True):
     """Bridge Control register, 16 bits."""
     subtractive: bool
     """Programming interface 01h: a subtractive-decode bridge."""
+    window_registers: Hex
+    """Offsets 1Ch to 33h as read: base and limit of windows that are off, too."""
+
+
+class CardBusWindow(msgspec.Struct, frozen=True):
+    """One of the four ranges a CardBus bridge may forward."""
+
+    base: int
+    limit: int
+    """Last address forwarded, inclusive; below `base` where the window is off."""
+    enabled: bool
+    """`base` <= `limit`. The command register switches I/O and memory besides."""
+    prefetchable: bool
+
+
+class CardBus(msgspec.Struct, frozen=True):
+    """The type 2 header's part (PC Card Standard 8.0, volume 7, section 4.5): bus numbers and windows."""
+
+    primary: int
+    secondary: int
+    """The CardBus bus."""
+    subordinate: int
+    secondary_latency: int
+    secondary_status: int
+    memory: tuple[CardBusWindow, CardBusWindow]
+    io: tuple[CardBusWindow, CardBusWindow]
+    control: int
+    """Bridge Control register, 16 bits."""
+    legacy_base: int | None
+    """I/O port of the 16-bit legacy interface; None where that register was not readable."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -87,9 +123,10 @@ class Function(msgspec.Struct, frozen=True):
     revision: int
     subsystem_vendor: int | None
     subsystem: int | None
-    """From the header (type 0, CardBus) or the bridge's SSVID capability; None where neither has it."""
+    """From the header (type 0, CardBus) or the bridge's SSVID capability; None where neither has it or the vendor is 0
+    or ffffh."""
     header_type: int
-    """0 endpoint, 1 PCI-to-PCI bridge, 2 CardBus bridge (bit 7 removed); others as found."""
+    """0 endpoint, 1 PCI-to-PCI bridge, 2 CardBus bridge (bit 7 removed); others as found; 0 where not read."""
     multifunction: bool
     command: int
     status: int
@@ -101,8 +138,10 @@ class Function(msgspec.Struct, frozen=True):
     min_grant: int
     max_latency: int
     bars: tuple[Bar, ...]
+    """Those that are there, ascending by index. One that reads as 0 and that no kernel measured is not there."""
     rom: Rom | None
     bridge: Bridge | None
+    """Of a type 1 header."""
     capabilities: tuple[registry.Capability, ...]
     """Standard ones in list order, then extended ones in list order."""
     asleep: bool = False
@@ -121,3 +160,25 @@ class Function(msgspec.Struct, frozen=True):
     """ACPI path of the companion, as the kernel says."""
     raw_header: Hex = ""
     """The first 64 bytes when the header type is none of 0, 1, 2."""
+    cardbus: CardBus | None = None
+    """Of a type 2 header."""
+    vf_bars: tuple[Bar, ...] = ()
+    """Of an SR-IOV PF: what each VF has, from the SR-IOV capability; address and size are VF 0's."""
+    answers: bool = True
+    """False where every byte of the header reads ffh: the device is gone, unpowered, or hides."""
+    power_state: str | None = None
+    """The live kernel's word: ``D0``, ``D3hot``, ``unknown`` ...; None where not recorded."""
+
+    @property
+    def where(self) -> str:
+        """What a finding about this function names: ``pci:0000:00:1f.3``."""
+        return f"pci:{self.sbdf}"
+
+    @property
+    def buses(self) -> tuple[int, int] | None:
+        """Secondary and subordinate bus number of a bridge of either kind; None of what is no bridge."""
+        if self.bridge is not None:
+            return self.bridge.secondary, self.bridge.subordinate
+        if self.cardbus is not None:
+            return self.cardbus.secondary, self.cardbus.subordinate
+        return None
