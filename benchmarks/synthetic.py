@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def config_space(identity: int) -> bytes:
-    """4,096 bytes of an endpoint with 4 standard and 4 extended capabilities; ids and addresses come from `identity`."""
+    """4,096 bytes of an endpoint with 4 standard and 4 extended capabilities, told apart by `identity`."""
     config = bytearray(4096)
     struct.pack_into(
         "<HHHHBBBBBBBB", config, 0, 0x8086, 0x1000 + identity % 4096, 0x0406, 0x0010, 1, 0, 0, 2, 16, 0, 0, 0
