@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from dom0kit.address import Trigger
+from dom0kit.source.contents import KERNEL_LOG
 from dom0kit.source.interface import Source
 
 MAX_CPUS: Final = 1 << 16
@@ -148,8 +149,8 @@ def parse_iomem_ioapics(text: str) -> tuple[KernelIoapic, ...]:
     return tuple(found[index] for index in sorted(found))
 
 
-def observe(source: Source, *, boot_log: str = "") -> KernelView:
-    """The kernel's view of a source; `boot_log` is the text of its kernel log, where somebody has it."""
+def observe(source: Source) -> KernelView:
+    """The kernel's view, from what a source has of its files."""
     listed = {interrupt.irq: interrupt for interrupt in parse_interrupts(_text(source, "proc/interrupts"))}
     for name in source.names("sys/kernel/irq"):
         if name.isascii() and name.isdigit() and len(name) <= 10:
@@ -159,7 +160,7 @@ def observe(source: Source, *, boot_log: str = "") -> KernelView:
                 listed[irq] = described
     return KernelView(
         interrupts=tuple(listed[irq] for irq in sorted(listed)),
-        ioapics=parse_boot_log(boot_log) or parse_iomem_ioapics(_text(source, "proc/iomem")),
+        ioapics=parse_boot_log(_text(source, KERNEL_LOG)) or parse_iomem_ioapics(_text(source, "proc/iomem")),
     )
 
 

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0kit import serial
 from dom0kit.address import Trigger
-from dom0kit.finding import Finding
 from dom0kit.ioapic.kernel_view import (
     KernelInterrupt,
     KernelIoapic,
@@ -21,32 +18,13 @@ from dom0kit.ioapic.kernel_view import (
     parse_interrupts,
     parse_iomem_ioapics,
 )
-from dom0kit.source.interface import RawFunction, RawTable, SourceKind
+from dom0kit.source.in_memory import MemorySource
+from dom0kit.source.interface import SourceKind
 from tests.corpus import logs, needs_corpus
 
 
-class Files:
-    """A source that has only files of the kernel."""
-
-    name = "files"
-    kind = SourceKind.RECORDING
-    is_live = False
-    findings: Sequence[Finding] = ()
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self.files = files
-
-    def tables(self) -> Sequence[RawTable]:
-        return ()
-
-    def functions(self) -> Iterator[RawFunction]:
-        return iter(())
-
-    def file(self, path: str) -> bytes | None:
-        return self.files[path].encode() if path in self.files else None
-
-    def names(self, path: str) -> Sequence[str]:
-        return sorted({file[len(path) + 1 :].split("/")[0] for file in self.files if file.startswith(path + "/")})
+def files(texts: dict[str, str]) -> MemorySource:
+    return MemorySource("files", SourceKind.RECORDING, files={path: text.encode() for path, text in texts.items()})
 
 
 @pytest.mark.parametrize(
@@ -121,7 +99,7 @@ def test_what_linux_prints_is_read_back(interrupts: list[KernelInterrupt], cpus:
 
 
 def test_sysfs_goes_before_proc_and_knows_more() -> None:
-    source = Files(
+    source = files(
         {
             "proc/interrupts": "   CPU0\n 9:  1  IO-APIC  9-fasteoi acpi\n 24: 0 PCI-MSI 1-edge x\n",
             "sys/kernel/irq/9/chip_name": "IO-APIC\n",
@@ -153,7 +131,7 @@ def test_the_boot_log_knows_more_than_iomem() -> None:
         "[    0.093665] IOAPIC[0]: apic_id 1, version 32, address 0xfec00000, GSI 0-23\n"
         "[    0.093669] IOAPIC[1]: apic_id 2, version 33, address 0xfec01000, GSI 24-47\n"
     )
-    view = observe(Files({"proc/iomem": "fec00000-fec003ff : IOAPIC 0\n"}), boot_log=log)
+    view = observe(files({"proc/iomem": "fec00000-fec003ff : IOAPIC 0\n", "dmesg": log}))
     assert view.ioapics == (
         KernelIoapic(0, 0xFEC00000, 1, 32, 0, 23),
         KernelIoapic(1, 0xFEC01000, 2, 33, 24, 47),
