@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""A path to a source: what lies there is recognised by what is in it, not by its name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from dom0kit.address import Sbdf
+from dom0kit.source import contents
+from dom0kit.source.errors import UnreadableSource
+from dom0kit.source.interface import Source
+
+_CHUNK: Final = 1 << 20
+_HEAD: Final = 1 << 16
+_MAX_TEXT: Final = 256 << 20
+_MAX_ACPIDUMP: Final = 64 << 20
+
+
+def open_source(path: str | os.PathLike[str], *, wake: bool = False) -> Source:
+    """What lies at `path`: a recording, a folder of tables, a sysfs tree, acpidump or lspci text.
+
+    ``/`` and ``/sys`` are this machine; `wake` counts only for it. UnreadableSource says in one sentence why not.
+    Nothing but regular files and folders is opened.
+    """
+    path = os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return _folder(path, wake)
+        if not stat.S_ISREG(mode):
+            raise UnreadableSource(f"{path} is neither a file nor a folder.")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableSource(f"{path} is neither a file nor a folder.")
+            return _file(path, descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise UnreadableSource(f"{path} does not exist.") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UnreadableSource(f"{path!r} cannot be read: {why}.") from error
+
+
+def combine(*, acpi: str | os.PathLike[str], pci: str | os.PathLike[str]) -> Source:
+    """The tables of one path with the PCI functions of another. UnreadableSource if one of them has none."""
+    from dom0kit.source.in_memory import CombinedSource
+
+    tables, functions = open_source(acpi), open_source(pci)
+    if not tables.tables():
+        raise UnreadableSource(f"{os.fspath(acpi)} holds no ACPI tables.")
+    if next(functions.functions(), None) is None:
+        raise UnreadableSource(f"{os.fspath(pci)} holds no PCI functions.")
+    return CombinedSource(tables, functions)
+
+
+def _file(path: str, descriptor: int, size: int) -> Source:
+    head = os.read(descriptor, _HEAD)
+    if not head:
+        raise UnreadableSource(f"{path} is empty.")
+
+    def chunks() -> Iterator[bytes]:
+        yield head
+        total = len(head)
+        while total < _MAX_TEXT and (chunk := os.read(descriptor, _CHUNK)):
+            total += len(chunk)
+            yield chunk
+
+    if head.startswith(b"\x1f\x8b"):
+        from dom0kit.source.recording import read_recording
+
+        return read_recording(path, chunks())
+    from dom0kit.source import dumps
+    from dom0kit.source.tree import MAX_FILE
+
+    if dumps.looks_like_table(head, size):
+        if size > MAX_FILE:
+            raise UnreadableSource(f"{path} is larger than any ACPI table.")
+        return dumps.read_table(path, b"".join(chunks()))
+    text = chunks()
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # PowerShell's redirection
+        if size > _MAX_ACPIDUMP:
+            raise UnreadableSource(f"{path} is larger than {_MAX_ACPIDUMP >> 20} MiB.")
+        whole = b"".join(text).decode("utf-16", "replace").encode("ascii", "replace")
+        head, text = whole[:_HEAD], iter((whole,))
+    head = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"")
+    if dumps.TABLE_LINE.search(head):
+        if size > _MAX_ACPIDUMP:
+            raise UnreadableSource(f"{path} is larger than any acpidump text.")
+        return dumps.read_acpidump(path, b"".join(text).removeprefix(b"\xef\xbb\xbf"))
+    if dumps.FUNCTION_LINE.search(head):
+        if size > _MAX_TEXT:
+            raise UnreadableSource(f"{path} is larger than any lspci text.")
+        return dumps.read_lspci(path, text)
+    kind = "binary data" if b"\0" in head else "text"
+    raise UnreadableSource(
+        f"{path} is {kind} of no known form (a dom0kit recording, acpidump text, lspci -xxxx text, an ACPI table)."
+    )
+
+
+def _folder(path: str, wake: bool) -> Source:
+    from dom0kit.source.tree import FileTree, TreeSource, is_sysfs
+
+    if os.path.realpath(path) in ("/", "/sys"):
+        from dom0kit.source.live import live
+
+        return live(wake=wake)
+    spare = not wake and (is_sysfs(path) or is_sysfs(os.path.join(path, "sys")))
+    tree = FileTree(path)
+    if tree.names(contents.TABLES) or tree.names(contents.FUNCTIONS):
+        return TreeSource(tree, path, spare=spare)
+    inside = FileTree(path, strip="sys/")
+    if inside.names(contents.TABLES) or inside.names(contents.FUNCTIONS):
+        return TreeSource(inside, path, spare=spare)
+    names = tree.names("")
+    if any(_is_function(name) and tree.names(name) for name in names):
+        return TreeSource(tree, path, functions=".", spare=spare)
+    from dom0kit.source.dumps import read_table_folder, table_files
+
+    if table_files(names) or table_files(tree.names("dynamic")):
+        return read_table_folder(path, tree)
+    if "" in tree.denied:
+        raise UnreadableSource(f"{path} cannot be read: Permission denied.")
+    if not names:
+        raise UnreadableSource(f"{path} is an empty folder.")
+    raise UnreadableSource(
+        f"{path} holds neither ACPI tables (*.dat, sys/firmware/acpi/tables) nor PCI functions (sys/bus/pci/devices)."
+    )
+
+
+def _is_function(name: str) -> bool:
+    try:
+        Sbdf.parse(name)
+    except ValueError:
+        return False
+    return True
