@@ -132,6 +132,8 @@ class Notes:
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self.base = 0
+        """What to add to an offset to get that in the table, where an entry is decoded from a copy of its bytes."""
         self._kept: list[Finding] = []
         self._counts: dict[str, int] = {}
         self._rules: dict[str, Rule] = {}
@@ -315,6 +317,7 @@ def walk(
     """
     position = start
     while position < end:
+        place = position + notes.base
         left = end - position
         kind = int.from_bytes(data[position : position + shape.type_size], "little")
         if isinstance(shape, ByLength):
@@ -325,17 +328,17 @@ def walk(
             least = shape.type_size
             length = shape.measure(data, position, end) if left >= least else None
         if length is None:
-            notes.add(TRUNCATED, f"{left} bytes at offset {position:#x} are too few for the next {what}")
+            notes.add(TRUNCATED, f"{left} bytes at offset {place:#x} are too few for the next {what}")
         elif length < least:
             if isinstance(shape, ByType):
-                notes.add(UNKNOWN, f"{what} of type {kind:#x} at offset {position:#x}: its length is not known")
+                notes.add(UNKNOWN, f"{what} of type {kind:#x} at offset {place:#x}: its length is not known")
             else:
                 notes.add(
-                    ZERO_LENGTH, f"{what} of type {kind:#x} at offset {position:#x} has length {length}, below {least}"
+                    ZERO_LENGTH, f"{what} of type {kind:#x} at offset {place:#x} has length {length}, below {least}"
                 )
         elif length > left:
             notes.add(
-                OVERLONG, f"{what} of type {kind:#x} at offset {position:#x} has length {length}, but {left} are left"
+                OVERLONG, f"{what} of type {kind:#x} at offset {place:#x} has length {length}, but {left} are left"
             )
         else:
             yield kind, position, length
@@ -407,6 +410,8 @@ class Layout(Generic[R]):
                 continue
             field = _compile(hints[name])
             if isinstance(field, _Tail):
+                if (name in defaults and defaults[name] is None) != bool(optional):
+                    raise TypeError(f"{type.__name__}.{name}: the default None is for what follows optional fields")
                 self._tails.append((name, field))
             elif self._tails:
                 raise TypeError(f"{type.__name__}.{name} follows a field of variable size")
@@ -437,8 +442,9 @@ class Layout(Generic[R]):
             run = longer
         values = run.read(data, start)
         position = start + run.size
-        for name, tail in self._tails:
-            values[name], position = tail.load(data, position, end, values, notes)
+        if run is self._runs[-1]:
+            for name, tail in self._tails:
+                values[name], position = tail.load(data, position, end, values, notes)
         if self._open and position < end:
             values["extra"] = data[position:end].hex()
         return self._type(**values)
@@ -452,7 +458,10 @@ class Layout(Generic[R]):
             if any(getattr(record, name) is not None for name in self._optional[present:]):
                 raise Unbuildable(f"{self._type.__name__}: {self._optional[present]} is absent, but not all behind it")
             parts = [self._runs[present].write(record)]
-            parts += [tail.dump(getattr(record, name)) for name, tail in self._tails]
+            for name, tail in self._tails:
+                value = getattr(record, name)
+                if value is not None:
+                    parts.append(tail.dump(value))
             if isinstance(record, OpenRecord) and record.extra:
                 parts.append(bytes.fromhex(record.extra))
             return b"".join(parts)
@@ -585,7 +594,8 @@ def _bytes_tail(
 def _room(count: int, size: int, offset: int, end: int, notes: Notes) -> int:
     """Where `count` elements of `size` end; at the last whole one before `end` where they do not fit."""
     if count * size > end - offset:
-        notes.add(COUNT, f"{count} elements of {size} bytes at offset {offset:#x}, but {end - offset} bytes are left")
+        place = offset + notes.base
+        notes.add(COUNT, f"{count} elements of {size} bytes at offset {place:#x}, but {end - offset} bytes are left")
         count = (end - offset) // size
     return offset + count * size
 
@@ -596,7 +606,7 @@ def _repeated_tail(plain: Any, mark: _Repeated) -> _Tail:
     count = mark.count
     if subcon is not None:
         code = _code(subcon)
-        size = struct.calcsize(code)
+        size = struct.calcsize("<" + code)
 
         def load_numbers(
             data: bytes, offset: int, end: int, so_far: dict[str, Any], notes: Notes
@@ -638,15 +648,18 @@ def _entries_tail(plain: Any, shape: ByLength | ByType) -> _Tail:
                 member = layout(members[kind])
                 if gap:
                     payload = data[at + shape.type_size : at + shape.type_size + gap] + data[at + header : stop]
+                    base = notes.base
+                    notes.base += at + header - gap
                     record = member.parse(payload, 0, len(payload), notes)
+                    notes.base = base
                 else:
                     record = member.parse(data, at + header, stop, notes)
                 if record is None:
-                    notes.add(SHORT, f"entry of type {kind:#x} at offset {at:#x} has only {length} bytes")
+                    notes.add(SHORT, f"entry of type {kind:#x} at offset {at + notes.base:#x} has only {length} bytes")
                 elif record.extra:
                     notes.add(
                         EXTRA,
-                        f"entry of type {kind:#x} at offset {at:#x}: {len(record.extra) // 2} bytes behind its fields",
+                        f"entry of type {kind:#x} at offset {at + notes.base:#x}: {len(record.extra) // 2} bytes behind its fields",
                     )
             else:
                 unknown[kind] = unknown.get(kind, 0) + 1
@@ -729,12 +742,16 @@ def _named(names: dict[int, Any], number: int) -> Any:
 # --- the same as one construct --------------------------------------------------------------------------------------
 
 
-@functools.cache
-def construct_of(type: Any) -> Any:
+_CONSTRUCTS: Final[dict[Any, Any]] = {}
+
+
+def construct_of(type: type[Record]) -> Any:
     """The declaration as one construct object: ``parse(bytes)`` gives the record, ``build(record)`` the bytes.
 
     For well-formed bytes only: it raises construct's errors where `Layout.parse` leaves a finding.
     """
+    if type in _CONSTRUCTS:
+        return _CONSTRUCTS[type]
     hints = _hints(type)
     names = [name for name in type.__struct_fields__ if name != "extra"]
     parts = [name / _subcon(hints[name]) for name in names]
@@ -745,13 +762,14 @@ def construct_of(type: Any) -> Any:
     else:
         fields = construct.Struct(*parts, *(["extra" / _HEX_REST] if issubclass(type, OpenRecord) else []))
 
-    def load(values: Any, context: Any) -> Record:
+    def load(values: Any, context: Any) -> Any:
         return type(**{name: values[name] for name in type.__struct_fields__})
 
     def dump(record: Record, context: Any) -> dict[str, Any]:
         return {name: getattr(record, name) for name in type.__struct_fields__}
 
-    return construct.ExprAdapter(fields, load, dump)
+    made = _CONSTRUCTS[type] = construct.ExprAdapter(fields, load, dump)
+    return made
 
 
 def _hex(subcon: Any) -> Any:

@@ -367,7 +367,8 @@ class LpcPic(OpenRecord, frozen=True, kw_only=True, tag="lpc-pic"):
     base_address: U64
     size: U16
     cascade_vector: U8
-    """One or two bytes by revision of the specification; a second one is in `extra`."""
+    cascade_vector_high: U8 | None = None
+    """Some tables have one byte, some two."""
 
 
 class Rintc(OpenRecord, frozen=True, kw_only=True, tag="rintc"):

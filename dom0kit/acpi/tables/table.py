@@ -152,15 +152,38 @@ class Table(msgspec.Struct, frozen=True):
 # --- which module knows which table -----------------------------------------------------------------------------------
 
 MODULES: Final[dict[str, tuple[str, str]]] = {
-    "FACP": ("fadt", "Fadt"),
     "APIC": ("madt", "Madt"),
-    "MCFG": ("mcfg", "Mcfg"),
+    "BERT": ("bert", "Bert"),
+    "BGRT": ("bgrt", "Bgrt"),
+    "CEDT": ("cedt", "Cedt"),
+    "DBG2": ("dbg2", "Dbg2"),
     "DMAR": ("dmar", "Dmar"),
+    "DSDT": ("definition_block", "DefinitionBlock"),
+    "ECDT": ("ecdt", "Ecdt"),
+    "EINJ": ("einj", "Einj"),
+    "ERST": ("erst", "Erst"),
+    "FACP": ("fadt", "Fadt"),
+    "HEST": ("hest", "Hest"),
+    "HMAT": ("hmat", "Hmat"),
+    "HPET": ("hpet", "Hpet"),
     "IVRS": ("ivrs", "Ivrs"),
+    "MCFG": ("mcfg", "Mcfg"),
+    "OSDT": ("definition_block", "DefinitionBlock"),
+    "PCCT": ("pcct", "Pcct"),
+    "PPTT": ("pptt", "Pptt"),
+    "PSDT": ("definition_block", "DefinitionBlock"),
+    "RSDT": ("rsdt", "Rsdt"),
+    "SLIT": ("slit", "Slit"),
+    "SPCR": ("spcr", "Spcr"),
     "SRAT": ("srat", "Srat"),
+    "SSDT": ("definition_block", "DefinitionBlock"),
+    "TPM2": ("tpm2", "Tpm2"),
+    "VIOT": ("viot", "Viot"),
+    "WAET": ("waet", "Waet"),
+    "XSDT": ("xsdt", "Xsdt"),
 }
-"""Signature -> module of this package and content type in it."""
-_OWN_HEADER: Final[dict[bytes, tuple[str, str]]] = {}
+"""Signature -> module of this package and content type in it (the module's function `record` may choose another)."""
+OWN_HEADER: Final[dict[bytes, tuple[str, str]]] = {b"RSD PTR ": ("rsdp", "Rsdp"), b"FACS": ("facs", "Facs")}
 """First bytes -> module and type, for the two without the common header."""
 _REPEATABLE: Final = frozenset({"SSDT", "PSDT", "OSDT", "UEFI"})
 HEADER_SIZE: Final = 36
@@ -170,7 +193,7 @@ def decode_table(raw: RawTable) -> Table:
     """The table in `raw`; whatever is wrong is among its findings. Never raises, whatever the bytes are."""
     data = raw.data
     notes = Notes(f"table:{raw.name}")
-    for magic, (module_name, type_name) in _OWN_HEADER.items():
+    for magic, (module_name, type_name) in OWN_HEADER.items():
         if data.startswith(magic):
             return _decode_own_header(raw, module_name, type_name, notes)
     if len(data) < HEADER_SIZE:
@@ -199,7 +222,7 @@ def decode_table(raw: RawTable) -> Table:
                 f"the bytes add up to {total:#04x}; a checksum of {header.checksum - total & 0xFF:#04x}"
                 f" instead of {header.checksum:#04x} would be right",
             )
-    module, record = _known(header.signature)
+    module, record = _known(header)
     content = layout(record).parse(data, HEADER_SIZE, end, notes)
     if content is None:
         notes.add(
@@ -235,12 +258,13 @@ def byte_sum(data: bytes) -> int:
 _HEADER: Final = layout(Header)
 
 
-def _known(signature: str) -> tuple[ModuleType | None, type[OpenRecord]]:
-    if signature not in MODULES:
+def _known(header: Header) -> tuple[ModuleType | None, type[OpenRecord]]:
+    if header.signature not in MODULES:
         return None, Other
-    module_name, type_name = MODULES[signature]
+    module_name, type_name = MODULES[header.signature]
     module = importlib.import_module(f"dom0kit.acpi.tables.{module_name}")
-    return module, getattr(module, type_name)
+    choose = getattr(module, "record", None)
+    return module, getattr(module, type_name) if choose is None else choose(header)
 
 
 def _check(module: ModuleType, content: OpenRecord, header: Header | None, notes: Notes) -> None:
