@@ -107,7 +107,8 @@ class CardBus(msgspec.Struct, frozen=True):
     control: int
     """Bridge Control register, 16 bits."""
     legacy_base: int | None
-    """I/O port of the 16-bit legacy interface; None where that register was not readable."""
+    """Legacy Mode Base register, low 16 bits: I/O port of the 16-bit interface, bit 0 reads as 1; None where beyond the
+    readable bytes."""
 
 
 class Function(msgspec.Struct, frozen=True):
