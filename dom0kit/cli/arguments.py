@@ -4,9 +4,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dom0kit.cli import UsageError, emit
+from dom0kit.cli import Unusable, UsageError, emit
+
+if TYPE_CHECKING:
+    from dom0kit.platform import Platform
+    from dom0kit.source.interface import Source
+
+_FORMS = (
+    "a dom0kit recording, a folder of *.dat tables, acpidump or lspci -xxxx text, or a sysfs tree, "
+    "recognised by what is in it; without: this machine"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,3 +29,72 @@ class Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         emit(self.format_help())
+
+    def add_source(self) -> None:
+        """The options that say which machine."""
+        self.add_argument("--from", dest="path", metavar="PATH", help=_FORMS)
+        self.add_argument("--acpi", metavar="DIR", help="tables of the machine whose lspci text is --pci")
+        self.add_argument("--pci", metavar="FILE", help="lspci -xxxx text of the machine whose tables are --acpi")
+        self.add_argument("--wake", action="store_true", help="also read functions that are asleep, which wakes them")
+
+    def check_source(self, options: argparse.Namespace) -> None:
+        """UsageError where these options contradict each other."""
+        if options.path is not None and (options.acpi is not None or options.pci is not None):
+            self.error("--from names a whole machine, so --acpi and --pci cannot go with it")
+        if options.wake and is_recorded(options):
+            self.error("--wake is about this machine, and nothing in a recording is asleep")
+
+
+def is_recorded(options: argparse.Namespace) -> bool:
+    """Whether the options name something recorded, not this machine."""
+    return any(path is not None for path in (options.path, options.acpi, options.pci))
+
+
+def open_recorded(path: str) -> Source:
+    """The source at `path`; Unusable where there is none."""
+    from dom0kit.source.errors import UnreadableSource
+    from dom0kit.source.recognise import open_source
+
+    try:
+        return open_source(path)
+    except UnreadableSource as error:
+        raise Unusable(f"{_clause(error)} (dom0kit enumerate --help: what --from takes)") from error
+
+
+def open_machine(options: argparse.Namespace) -> Source:
+    """The machine that the options name; Unusable where nothing can be read of it."""
+    from dom0kit.source.errors import UnreadableSource
+
+    if options.path is not None or options.acpi is None or options.pci is None:
+        path = next((path for path in (options.path, options.acpi, options.pci) if path is not None), None)
+        return open_live(wake=options.wake) if path is None else open_recorded(path)
+    from dom0kit.source.recognise import combine
+
+    try:
+        return combine(acpi=options.acpi, pci=options.pci)
+    except UnreadableSource as error:
+        raise Unusable(f"{_clause(error)}; --acpi takes a folder of *.dat tables, --pci an lspci -xxxx text") from error
+
+
+def open_live(*, wake: bool) -> Source:
+    """This machine; Unusable where it shows nothing, as in a container."""
+    from dom0kit.source.errors import UnreadableSource
+    from dom0kit.source.live import live
+
+    try:
+        return live(wake=wake)
+    except UnreadableSource as error:
+        raise Unusable(f"{_clause(error)}; name a recorded one with --from PATH") from error
+
+
+def observed(path: str, *, aml: bool) -> Platform:
+    """What is recorded at `path`; Unusable where that is nothing."""
+    from dom0kit.cli.progress import Progress
+    from dom0kit.platform import observe
+
+    with Progress() as progress:
+        return observe(open_recorded(path), aml=aml, progress=progress)
+
+
+def _clause(error: Exception) -> str:
+    return str(error).rstrip(".")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0kit.cli.layout import Section, about, columns, count, line, plain, ranges, show, size
+from dom0kit.cli.text.layout import Section, about, columns, count, line, plain, ranges, show, size
 
 CELLS = st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=3, max_size=3), max_size=5)
 

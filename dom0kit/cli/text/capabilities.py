@@ -6,10 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dom0kit.cli.layout import about, size
+from dom0kit.cli.text.layout import about, size
 from dom0kit.pci.capabilities import EXTENDED, STANDARD
 
-_TITLES = {known.module: known.title for known in (*EXTENDED.values(), *STANDARD.values()) if known.module}
+_TITLES = {known.module: known.title for known in reversed((*STANDARD.values(), *EXTENDED.values())) if known.module}
+"""By module; where one decodes two ids, that of the lower, unless the tag is here:"""
+_TITLES_BY_TAG = {
+    "vf-resizable-bars": "VF Resizable BAR",
+    "multi-function-virtual-channel": "Multi-Function Virtual Channel",
+}
 _SPEEDS = ("", "2.5GT/s", "5GT/s", "8GT/s", "16GT/s", "32GT/s", "64GT/s", "128GT/s")
 _ACS = {
     "source_validation": "SV",
@@ -25,8 +30,12 @@ _VIRTIO = {1: "common", 2: "notify", 3: "ISR", 4: "device", 5: "config access", 
 
 def title(capability: Any) -> str:
     """Name of the capability, as the list of assigned ids has it."""
-    module = type(capability).__module__.rpartition(".")[2]
-    name: str | None = getattr(capability, "name", None) or _TITLES.get(module)
+    kind = type(capability)
+    name: str | None = (
+        getattr(capability, "name", None)
+        or _TITLES_BY_TAG.get(str(kind.__struct_config__.tag))
+        or _TITLES.get(kind.__module__.rpartition(".")[2])
+    )
     return name or f"id {capability.id:#04x}"
 
 

@@ -37,29 +37,25 @@ class Section(msgspec.Struct):
 
 
 def columns(rows: Sequence[Sequence[Cell]], *, right: Iterable[int] = (), gap: str = "  ") -> list[Line]:
-    """Lines whose cells are padded so that columns align; those numbered in `right` to the right."""
+    """Lines whose cells are padded so that columns align; those numbered in `right` to the right.
+
+    What is last in its line may be longer than its column: it pushes nothing aside.
+    """
     to_right = frozenset(right)
-    widths: list[int] = []
-    for row in rows:
+    filled = [[*row[: max((i for i, cell in enumerate(row) if _text(cell)), default=-1) + 1]] for row in rows]
+    widths: dict[int, int] = {}
+    for row in filled:
         for index, cell in enumerate(row):
-            width = len(_text(cell))
-            if index == len(widths):
-                widths.append(width)
-            elif width > widths[index]:
-                widths[index] = width
+            if index < len(row) - 1 or index in to_right:
+                widths[index] = max(widths.get(index, 0), len(_text(cell)))
     result = []
-    for row in rows:
+    for row in filled:
         cells: list[Cell] = []
-        last = max((index for index, cell in enumerate(row) if _text(cell)), default=-1)
-        for index, cell in enumerate(row[: last + 1]):
-            padding = " " * (widths[index] - len(_text(cell)))
+        for index, cell in enumerate(row):
+            padding = " " * (widths.get(index, 0) - len(_text(cell)))
             if index:
                 cells.append(gap)
-            if index in to_right:
-                cells.append(padding)
-            cells.append(cell)
-            if index not in to_right and index != last:
-                cells.append(padding)
+            cells += [padding, cell] if index in to_right else [cell, padding]
         result.append(Line(cells))
     return result
 

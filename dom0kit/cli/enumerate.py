@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""``dom0kit enumerate``: the whole machine, live or recorded, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dom0kit
+from dom0kit.cli import FINE, FOUND, Unusable, emit
+from dom0kit.cli.arguments import Parser, is_recorded, open_live, open_machine, open_recorded
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from dom0kit.source.interface import Source
+
+PARTS = ("acpi", "pci", "interrupts", "cpus", "memory")
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser("enumerate", "See the whole machine; exit status 1 where something is wrong with it.")
+    parser.add_source()
+    parser.add_argument("--only", choices=PARTS, help="compute and show this part alone")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument("--no-aml", action="store_true", help="do not interpret AML: quick, but no interrupt routing")
+    options = parser.parse_args(arguments)
+    parser.check_source(options)
+    from dom0kit.cli.progress import Progress
+    from dom0kit.finding import Severity
+    from dom0kit.platform import observe
+
+    with Progress() as progress:
+        source, remark = _source(options)
+        platform = observe(source, aml=not options.no_aml, only=options.only, progress=progress)
+    if options.format == "json":
+        from dom0kit.serial import encode
+
+        emit(encode(platform, indent=2) + b"\n")
+    else:
+        from dom0kit.cli.text.layout import show
+        from dom0kit.cli.text.report import report
+
+        show(*report(platform, only=options.only, remark=remark))
+    return FOUND if any(finding.severity is not Severity.INFO for finding in platform.findings) else FINE
+
+
+def _source(options: Namespace) -> tuple[Source, str]:
+    """The machine to see, and what the reader must know of it first."""
+    if is_recorded(options):
+        return open_machine(options), ""
+    try:
+        return open_live(wake=options.wake), ""
+    except Unusable as error:
+        shipped = sorted((Path(dom0kit.__file__).parent / "recordings").glob("*.d0k"))
+        if not shipped:
+            raise
+        reason = str(error).partition(";")[0]
+        return open_recorded(
+            str(shipped[0])
+        ), f"{reason}; this is the recording {shipped[0].stem} that comes with dom0kit."

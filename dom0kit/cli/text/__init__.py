@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The text report of a machine, for people."""
