@@ -22,6 +22,8 @@ from dom0kit.source.interface import Source
 TABLES: Final = "sys/firmware/acpi/tables"
 FUNCTIONS: Final = "sys/bus/pci/devices"
 
+MANIFEST: Final = "dom0kit.json"
+"""What makes a tree a recording (`recording.Manifest`), and says that it is redacted."""
 CPUINFO: Final = "proc/cpuinfo"
 KERNEL_LOG: Final = "dmesg"
 """Lines of the kernel's log about I/O APICs; no file of the kernel's, see `live`."""
@@ -81,7 +83,7 @@ DMI_SECRETS: Final = (
 
 # A folder, and the names in it. "#" stands for decimal digits, "*" for any plain name.
 _FOLDERS: Final[dict[str, tuple[str, ...]]] = {
-    "": (KERNEL_LOG, "dom0kit.json"),
+    "": (KERNEL_LOG, MANIFEST),
     "proc": ("cmdline", "cpuinfo", "interrupts", "iomem", "ioports", "version"),
     "sys/bus/pci/slots/*": ("address",),
     "sys/class/dmi/id": (

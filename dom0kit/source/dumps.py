@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from dom0kit.address import Sbdf
@@ -17,7 +18,16 @@ from dom0kit.source.errors import UnreadableSource
 from dom0kit.source.findings import DAMAGED, DUPLICATE, NO_CONFIG, TOO_MUCH, Findings
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, SourceKind
-from dom0kit.source.tree import MAX_CONFIG, MAX_FILE, MAX_FUNCTIONS, MAX_TABLES, TABLE_NAME, FileTree, natural
+from dom0kit.source.tree import (
+    MAX_CONFIG,
+    MAX_FILE,
+    MAX_FUNCTIONS,
+    MAX_TABLE_BYTES,
+    MAX_TABLES,
+    TABLE_NAME,
+    FileTree,
+    natural,
+)
 
 # ---- acpidump text
 
@@ -29,9 +39,9 @@ def read_acpidump(file: str, text: bytes) -> MemorySource:
     """The tables of an acpidump text, SSDTs in the order of its XSDT where it has one."""
     findings = Findings()
     found: list[tuple[int, bytes]] = []
-    heads = list(TABLE_LINE.finditer(text := text.replace(b"\r", b"")))
+    heads = list(islice(TABLE_LINE.finditer(text := text.replace(b"\r", b"")), MAX_TABLES + 1))
     if len(heads) > MAX_TABLES:
-        findings.add(TOO_MUCH, "source", f"{len(heads)} ACPI tables in {file}; the first {MAX_TABLES} are read")
+        findings.add(TOO_MUCH, "source", f"more than {MAX_TABLES} ACPI tables in {file}; the rest is left out")
     for index, head in enumerate(heads[:MAX_TABLES]):
         end = heads[index + 1].start() if index + 1 < len(heads) else len(text)
         data = bytearray()
@@ -108,6 +118,7 @@ def read_table_folder(folder: str, tree: FileTree) -> MemorySource:
     """Tables of files like ``SSDT1.dat``, ``ssdt1.aml`` or, as in sysfs, ``SSDT1``; dynamic ones below ``dynamic``."""
     findings = Findings()
     tables: dict[tuple[bool, str], RawTable] = {}
+    left = MAX_TABLE_BYTES
     for below, dynamic in (("", False), ("dynamic/", True)):
         names = table_files(tree.names(below.rstrip("/")))
         if len(names) > MAX_TABLES:
@@ -121,6 +132,10 @@ def read_table_folder(folder: str, tree: FileTree) -> MemorySource:
             if not data:
                 findings.add(DAMAGED, f"file:{below}{name}", f"{below}{name} is empty")
                 continue
+            left -= len(data)
+            if left < 0:
+                findings.add(TOO_MUCH, "source", f"tables of more than {MAX_TABLE_BYTES >> 20} MiB in {folder}")
+                break
             table = RawTable(_table_name(_split(name)[0], data), data, dynamic)
             if tables.setdefault((dynamic, table.name), table) is not table:
                 findings.add(DUPLICATE, f"table:{table.name}", f"a second {table.name} in {below}{name}")
@@ -167,6 +182,7 @@ _OFFSET: Final = re.compile(rb"\n([0-9A-Fa-f]{2,3}): ")
 _OFFSETS: Final = [b"%02x" % offset for offset in range(0, MAX_CONFIG, 16)]
 _HEX_ROW: Final = re.compile(rb"(?:[0-9A-Fa-f]{2}(?: |$)){0,16}")
 _MAX_BLOCK: Final = 1 << 20
+_MAX_BLOCKS: Final = 4 * MAX_FUNCTIONS
 _NEEDED: Final = 8
 """Bytes behind a line's end that `_DUMP_END` may look at."""
 
@@ -199,8 +215,13 @@ def read_lspci(file: str, chunks: Iterable[bytes]) -> MemorySource:
     findings = Findings()
     functions: dict[Sbdf, RawFunction] = {}
     slots: dict[str, bytes] = {}
+    count = 0
     for text, dump in _blocks(file, chunks, findings):
+        count += 1
         heads = list(FUNCTION_LINE.finditer(text))
+        if count > _MAX_BLOCKS:
+            findings.add(TOO_MUCH, "source", f"more than {_MAX_BLOCKS} dumps in {file}; the rest is left out")
+            break
         if dump and not heads:
             findings.add(DAMAGED, "source", f"a hexadecimal dump in {file} without a line that says of what")
         for index, head in enumerate(heads):
@@ -210,7 +231,8 @@ def read_lspci(file: str, chunks: Iterable[bytes]) -> MemorySource:
             except ValueError:
                 findings.add(DAMAGED, "source", f"{head[1].decode('ascii')!r} in {file} is no PCI function")
                 continue
-            if len(functions) >= MAX_FUNCTIONS and address not in functions:
+            count += 1
+            if count > _MAX_BLOCKS or (len(functions) >= MAX_FUNCTIONS and address not in functions):
                 findings.add(TOO_MUCH, "source", f"more than {MAX_FUNCTIONS} functions in {file}; the rest is left out")
                 return _lspci_source(file, functions, slots, findings)
             facts = text[head.start() : len(text) if last else heads[index + 1].start()]
@@ -254,8 +276,8 @@ def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[
         buffer = rest + chunk.replace(b"\r", b"")
         at = 0
         while (start := buffer.find(_DUMP, at)) >= 0:
-            end = _DUMP_END.search(buffer, start + 1, len(buffer) - _NEEDED)
-            if end is None:
+            end = _DUMP_END.search(buffer, start + 1)
+            if end is None or end.start() > len(buffer) - _NEEDED:
                 break
             yield buffer[at:start], buffer[start : end.start()]
             at = end.start()

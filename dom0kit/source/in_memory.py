@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dom0kit.finding import Finding
+from dom0kit.source.contents import MANIFEST
 from dom0kit.source.interface import RawFunction, RawTable, Source, SourceKind
 
 
@@ -79,7 +80,7 @@ class CombinedSource:
         return self._pci.functions()
 
     def file(self, path: str) -> bytes | None:
-        if path == "dom0kit.json":  # a recording's word that it is redacted does not hold for the other half
+        if path == MANIFEST:  # a recording's word that it is redacted does not hold for the other half
             return None
         data = self._acpi.file(path)
         return data if data is not None else self._pci.file(path)

@@ -40,12 +40,15 @@ class RawFunction(msgspec.Struct, frozen=True):
 
     sbdf: Sbdf
     config: bytes
-    """Config space from offset 0: 0, 64, 256 or 4096 bytes, whatever was readable. Empty when not read (asleep)."""
+    """Config space from offset 0: 0, 64, 256 or 4096 bytes, whatever was readable. Empty when not read (asleep, or no
+    dump of it in a text); a damaged text may give any other length up to 4096."""
     attributes: Mapping[str, str] = {}
     """The kernel's view, by sysfs attribute name, stripped of white space: ``resource``, ``irq``, ``numa_node``,
     ``class``, ``vendor``, ``device``, ``power_state``, ``reset_method``, ``local_cpulist``, ``sriov_totalvfs``,
-    ``msi_irqs`` (numbers and modes, "27 msix" a line) …; and the targets of links by name: ``driver``,
-    ``iommu_group``, ``physfn``, ``firmware_node`` (last path component; of firmware_node the ACPI path)."""
+    ``msi_irqs`` (numbers and modes, "27 msix" a line) …; and the targets of links by name: ``driver``, ``iommu``,
+    ``iommu_group``, ``physfn``, ``virtfn0`` …, ``firmware_node`` (last path component; of firmware_node the ACPI path);
+    ``runtime_status`` (of the folder ``power``); ``parent``, the bridge above, from where the kernel has the function.
+    Text sources give what their lines tell; in ``resource`` a line of zeros then also means a size nobody told."""
 
 
 class Source(Protocol):
@@ -73,7 +76,10 @@ class Source(Protocol):
         """PCI functions, ascending by address."""
 
     def file(self, path: str) -> bytes | None:
-        """A file of the kernel by its path without the leading slash (``proc/interrupts``), None where absent."""
+        """A file of the kernel by its path without the leading slash (``proc/interrupts``), None where absent.
+
+        Only files of the picture of a machine (`source.contents`) are ever there, live or recorded.
+        """
 
     def names(self, path: str) -> Sequence[str]:
         """Names in one of the kernel's folders, sorted (``sys/kernel/irq``); empty where absent."""

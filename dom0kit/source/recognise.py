@@ -15,8 +15,9 @@ from dom0kit.source.interface import Source
 
 _CHUNK: Final = 1 << 20
 _HEAD: Final = 1 << 16
+_BOM: Final = b"\xef\xbb\xbf"
 _MAX_TEXT: Final = 256 << 20
-_MAX_ACPIDUMP: Final = 64 << 20
+_MAX_ACPIDUMP: Final = 32 << 20
 
 
 def open_source(path: str | os.PathLike[str], *, wake: bool = False) -> Source:
@@ -26,25 +27,27 @@ def open_source(path: str | os.PathLike[str], *, wake: bool = False) -> Source:
     Nothing but regular files and folders is opened.
     """
     path = os.fspath(path)
+    name = os.fsencode(path).decode("utf-8", "replace").replace("\0", "?")
     try:
+        if "\0" in path:
+            raise FileNotFoundError
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            return _folder(path, wake)
+            return _folder(path, name, wake)
         if not stat.S_ISREG(mode):
-            raise UnreadableSource(f"{path} is neither a file nor a folder.")
+            raise UnreadableSource(f"{name} is neither a file nor a folder.")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise UnreadableSource(f"{path} is neither a file nor a folder.")
-            return _file(path, descriptor, status.st_size)
+                raise UnreadableSource(f"{name} is neither a file nor a folder.")
+            return _file(name, descriptor, status.st_size)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise UnreadableSource(f"{path} does not exist.") from None
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UnreadableSource(f"{path!r} cannot be read: {why}.") from error
+        raise UnreadableSource(f"{name} does not exist.") from None
+    except OSError as error:
+        raise UnreadableSource(f"{name} cannot be read: {error.strerror}.") from error
 
 
 def combine(*, acpi: str | os.PathLike[str], pci: str | os.PathLike[str]) -> Source:
@@ -53,19 +56,19 @@ def combine(*, acpi: str | os.PathLike[str], pci: str | os.PathLike[str]) -> Sou
 
     tables, functions = open_source(acpi), open_source(pci)
     if not tables.tables():
-        raise UnreadableSource(f"{os.fspath(acpi)} holds no ACPI tables.")
+        raise UnreadableSource(f"{tables.name} holds no ACPI tables.")
     if next(functions.functions(), None) is None:
-        raise UnreadableSource(f"{os.fspath(pci)} holds no PCI functions.")
+        raise UnreadableSource(f"{functions.name} holds no PCI functions.")
     return CombinedSource(tables, functions)
 
 
-def _file(path: str, descriptor: int, size: int) -> Source:
+def _file(name: str, descriptor: int, size: int) -> Source:
     head = os.read(descriptor, _HEAD)
     if not head:
-        raise UnreadableSource(f"{path} is empty.")
+        raise UnreadableSource(f"{name} is empty.")
 
     def chunks() -> Iterator[bytes]:
-        yield head
+        yield head.removeprefix(_BOM)
         total = len(head)
         while total < _MAX_TEXT and (chunk := os.read(descriptor, _CHUNK)):
             total += len(chunk)
@@ -74,36 +77,36 @@ def _file(path: str, descriptor: int, size: int) -> Source:
     if head.startswith(b"\x1f\x8b"):
         from dom0kit.source.recording import read_recording
 
-        return read_recording(path, chunks())
+        return read_recording(name, chunks())
     from dom0kit.source import dumps
     from dom0kit.source.tree import MAX_FILE
 
     if dumps.looks_like_table(head, size):
         if size > MAX_FILE:
-            raise UnreadableSource(f"{path} is larger than any ACPI table.")
-        return dumps.read_table(path, b"".join(chunks()))
+            raise UnreadableSource(f"{name} is larger than any ACPI table.")
+        return dumps.read_table(name, b"".join(chunks()))
     text = chunks()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # PowerShell's redirection
         if size > _MAX_ACPIDUMP:
-            raise UnreadableSource(f"{path} is larger than {_MAX_ACPIDUMP >> 20} MiB.")
+            raise UnreadableSource(f"{name} is larger than {_MAX_ACPIDUMP >> 20} MiB.")
         whole = b"".join(text).decode("utf-16", "replace").encode("ascii", "replace")
         head, text = whole[:_HEAD], iter((whole,))
-    head = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"")
+    head = head.removeprefix(_BOM).replace(b"\r", b"")
     if dumps.TABLE_LINE.search(head):
         if size > _MAX_ACPIDUMP:
-            raise UnreadableSource(f"{path} is larger than any acpidump text.")
-        return dumps.read_acpidump(path, b"".join(text).removeprefix(b"\xef\xbb\xbf"))
+            raise UnreadableSource(f"{name} is larger than any acpidump text.")
+        return dumps.read_acpidump(name, b"".join(text))
     if dumps.FUNCTION_LINE.search(head):
         if size > _MAX_TEXT:
-            raise UnreadableSource(f"{path} is larger than any lspci text.")
-        return dumps.read_lspci(path, text)
+            raise UnreadableSource(f"{name} is larger than any lspci text.")
+        return dumps.read_lspci(name, text)
     kind = "binary data" if b"\0" in head else "text"
     raise UnreadableSource(
-        f"{path} is {kind} of no known form (a dom0kit recording, acpidump text, lspci -xxxx text, an ACPI table)."
+        f"{name} is {kind} of no known form (a dom0kit recording, acpidump text, lspci -xxxx text, an ACPI table)."
     )
 
 
-def _folder(path: str, wake: bool) -> Source:
+def _folder(path: str, name: str, wake: bool) -> Source:
     from dom0kit.source.tree import FileTree, TreeSource, is_sysfs
 
     if os.path.realpath(path) in ("/", "/sys"):
@@ -113,23 +116,23 @@ def _folder(path: str, wake: bool) -> Source:
     spare = not wake and (is_sysfs(path) or is_sysfs(os.path.join(path, "sys")))
     tree = FileTree(path)
     if tree.names(contents.TABLES) or tree.names(contents.FUNCTIONS):
-        return TreeSource(tree, path, spare=spare)
+        return TreeSource(tree, name, spare=spare)
     inside = FileTree(path, strip="sys/")
     if inside.names(contents.TABLES) or inside.names(contents.FUNCTIONS):
-        return TreeSource(inside, path, spare=spare)
+        return TreeSource(inside, name, spare=spare)
     names = tree.names("")
-    if any(_is_function(name) and tree.names(name) for name in names):
-        return TreeSource(tree, path, functions=".", spare=spare)
+    if any(_is_function(entry) and tree.names(entry) for entry in names):
+        return TreeSource(tree, name, functions=".", spare=spare)
     from dom0kit.source.dumps import read_table_folder, table_files
 
     if table_files(names) or table_files(tree.names("dynamic")):
-        return read_table_folder(path, tree)
+        return read_table_folder(name, tree)
     if "" in tree.denied:
-        raise UnreadableSource(f"{path} cannot be read: Permission denied.")
+        raise UnreadableSource(f"{name} cannot be read: Permission denied.")
     if not names:
-        raise UnreadableSource(f"{path} is an empty folder.")
+        raise UnreadableSource(f"{name} is an empty folder.")
     raise UnreadableSource(
-        f"{path} holds neither ACPI tables (*.dat, sys/firmware/acpi/tables) nor PCI functions (sys/bus/pci/devices)."
+        f"{name} holds neither ACPI tables (*.dat, sys/firmware/acpi/tables) nor PCI functions (sys/bus/pci/devices)."
     )
 
 

@@ -23,12 +23,12 @@ import msgspec
 
 import dom0kit
 from dom0kit.address import Sbdf
+from dom0kit.finding import Finding
 from dom0kit.source import contents
 from dom0kit.source.errors import UnreadableSource, UnwritableRecording
-from dom0kit.source.findings import DAMAGED, DUPLICATE, TOO_MUCH, Findings
+from dom0kit.source.findings import DAMAGED, DUPLICATE, MAXIMUM, TOO_MUCH, Findings
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, Source, SourceKind
-from dom0kit.source.redaction import MANIFEST, redacted
 from dom0kit.source.tree import (
     ATTRIBUTES_FILE,
     MAX_CONFIG,
@@ -63,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """Secrets were replaced under the machine's own UUID; False where it has none or it could not be read."""
     redacted: tuple[str, ...] = ()
     """What was replaced: ``where: what``, sorted."""
+    findings: tuple[Finding, ...] = ()
+    """What was wrong with the source when it was recorded (functions asleep, files that only root may read)."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -122,11 +124,18 @@ def _rename_to_new(temporary: str, path: str) -> None:
 def recording_bytes(source: Source) -> tuple[bytes, Manifest]:
     """The archive of everything `source` has. Of a recording: the same bytes that it was read from."""
     from dom0kit.source.fingerprint import fingerprint
+    from dom0kit.source.redaction import redacted
 
     before = manifest_of(source)
     secretless, redaction = redacted(source)
     manifest = before or Manifest(
-        FORMAT, dom0kit.__version__, fingerprint(secretless), redaction.keyed, tuple(sorted(redaction.done))
+        FORMAT,
+        dom0kit.__version__,
+        fingerprint(secretless),
+        redaction.keyed,
+        tuple(sorted(redaction.done)),
+        # Where the source lay is nobody's business.
+        tuple(finding for finding in secretless.findings if source.name not in finding.message),
     )
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts = []
@@ -138,8 +147,8 @@ def recording_bytes(source: Source) -> tuple[bytes, Manifest]:
 
 
 def _members(source: MemorySource, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    yield MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    members = {path: data for path, data in contents.files_of(source) if path != MANIFEST}
+    yield contents.MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    members = {path: data for path, data in contents.files_of(source) if path != contents.MANIFEST}
     for table in source.tables():
         folder = contents.TABLES + "/dynamic" if table.dynamic else contents.TABLES
         members[f"{folder}/{table.name}"] = table.data
@@ -180,9 +189,9 @@ def read_recording(file: str, packed: Iterator[bytes]) -> MemorySource:
             findings.add(DUPLICATE, f"file:{name}", f"{name} is twice in the archive")
     if not files:
         raise UnreadableSource(f"{file} is a gzip file without a dom0kit recording in it.")
-    if MANIFEST not in files:
-        raise UnreadableSource(f"{file} is an archive but no dom0kit recording: it has no {MANIFEST}.")
-    _manifest(files[MANIFEST], file)
+    if contents.MANIFEST not in files:
+        raise UnreadableSource(f"{file} is an archive but no dom0kit recording: it has no {contents.MANIFEST}.")
+    manifest = _manifest(files[contents.MANIFEST], file)
     tables: list[RawTable] = []
     functions: dict[Sbdf, RawFunction] = {}
     kept: dict[str, bytes] = {}
@@ -212,13 +221,13 @@ def read_recording(file: str, packed: Iterator[bytes]) -> MemorySource:
         tables=tables[:MAX_TABLES],
         functions=(functions[address] for address in sorted(functions)),
         files=kept,
-        findings=findings.all(),
+        findings=(*manifest.findings[:MAXIMUM], *findings.all()),
     )
 
 
 def manifest_of(source: Source) -> Manifest | None:
     """The manifest of a recording, None of anything else."""
-    data = None if source.is_live else source.file(MANIFEST)
+    data = None if source.is_live else source.file(contents.MANIFEST)
     return None if data is None else _manifest(data, source.name)
 
 
@@ -226,7 +235,9 @@ def _manifest(data: bytes, file: str) -> Manifest:
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise UnreadableSource(f"{file} is no dom0kit recording: its {MANIFEST} is not what dom0kit writes.") from None
+        raise UnreadableSource(
+            f"{file} is no dom0kit recording: its {contents.MANIFEST} is not what dom0kit writes."
+        ) from None
     if manifest.format != FORMAT:
         raise UnreadableSource(
             f"{file} is a recording of format {manifest.format}, written by dom0kit {manifest.dom0kit[:20]!r}; "

@@ -19,14 +19,14 @@ import re
 from typing import Final
 
 from dom0kit.source import contents
+from dom0kit.source.errors import UnwritableRecording
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, Source, SourceKind
 
-MANIFEST: Final = "dom0kit.json"
-"""Path of the file that says that a source is a recording, and so redacted."""
-
 PUBLIC_KEY: Final = b"dom0kit: a machine without a DMI UUID"
 _ROUNDS: Final = 100_000
+MAX_FILE_BYTES: Final = 32 << 20
+"""Of all files of the kernel's together."""
 
 _MAC: Final = re.compile(
     rb"(?<![0-9A-Fa-f:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:-])"
@@ -58,7 +58,7 @@ class Redaction:
     """The replacement of everything secret in one source. `done` lists what was replaced, in order of meeting it."""
 
     def __init__(self, source: Source) -> None:
-        self.active = source.is_live or source.file(MANIFEST) is None
+        self.active = source.is_live or source.file(contents.MANIFEST) is None
         self.done: dict[str, None] = {}
         uuid = source.file("sys/class/dmi/id/product_uuid") if self.active else None
         uuid = (uuid or b"").strip().lower()
@@ -218,15 +218,21 @@ def redacted(source: Source) -> tuple[MemorySource, Redaction]:
     The manifest among its files is empty: `recording` writes one.
     """
     redaction = Redaction(source)
-    return MemorySource(
-        source.name,
-        SourceKind.RECORDING,
-        tables=map(redaction.table, source.tables()),
-        functions=map(redaction.function, source.functions()),
-        files={path: redaction.file(path, data) for path, data in contents.files_of(source) if path != MANIFEST}
-        | {MANIFEST: b""},
-        findings=source.findings,
-    ), redaction
+    tables = [redaction.table(table) for table in source.tables()]
+    functions = [redaction.function(function) for function in source.functions()]
+    files = {contents.MANIFEST: b""}
+    left = MAX_FILE_BYTES
+    for path, data in contents.files_of(source):
+        left -= len(data)
+        if left < 0:
+            raise UnwritableRecording(f"{source.name} holds more than a recording can: {path} is one file too many.")
+        if path != contents.MANIFEST:
+            files[path] = redaction.file(path, data)
+    # The source's findings are asked for last: reading adds to them.
+    secretless = MemorySource(
+        source.name, SourceKind.RECORDING, tables=tables, functions=functions, files=files, findings=source.findings
+    )
+    return secretless, redaction
 
 
 def _longest_first(value: bytes) -> tuple[int, bytes]:

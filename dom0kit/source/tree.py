@@ -23,8 +23,11 @@ from dom0kit.source.interface import RawFunction, RawTable, SourceKind
 
 MAX_FILE: Final = 16 << 20
 MAX_ATTRIBUTE: Final = 64 << 10
+MAX_ATTRIBUTES: Final = 1 << 20
 MAX_FUNCTIONS: Final = 65536
 MAX_TABLES: Final = 1024
+MAX_TABLE_BYTES: Final = 64 << 20
+"""Of all tables together."""
 MAX_CONFIG: Final = 4096
 
 ATTRIBUTES_FILE: Final = "attributes"
@@ -232,8 +235,12 @@ class TreeSource:
         names = sorted(filter(TABLE_NAME.fullmatch, self._tree.names(folder)), key=natural)
         if len(names) > MAX_TABLES:
             self._findings.add(TOO_MUCH, "source", f"{len(names)} ACPI tables; the first {MAX_TABLES} are read")
+        left = MAX_TABLE_BYTES
         for name in names[:MAX_TABLES]:
             data = self._tree.read(f"{folder}/{name}")
+            if data is not None and (left := left - len(data)) < 0:
+                self._findings.add(TOO_MUCH, "source", f"ACPI tables of more than {MAX_TABLE_BYTES >> 20} MiB")
+                return
             if data is not None:
                 yield RawTable(name, data, dynamic)
 
@@ -386,18 +393,17 @@ def attributes_text(attributes: dict[str, str]) -> bytes:
 
 def attributes_of(text: bytes) -> dict[str, str]:
     """The attributes that `attributes_text` wrote; other lines and names are passed over."""
-    attributes: dict[str, str] = {}
-    last: str | None = None
-    for line in text.decode("ascii", "replace").split("\n"):
-        if line.startswith(" "):
-            if last is not None:
-                attributes[last] += "\n" + line[1:]
-            continue
+    attributes: dict[str, list[str]] = {}
+    last: list[str] = []
+    for line in text[:MAX_ATTRIBUTES].decode("ascii", "replace").replace("\ufffd", "?").split("\n"):
         name, colon, value = line.partition(": ")
-        last = name if colon and contents.is_attribute(name) else None
-        if last is not None:
-            attributes[last] = value
-    return attributes
+        if line.startswith(" "):
+            last.append(line[1:])
+        elif colon and contents.is_attribute(name):
+            attributes[name] = last = [value]
+        else:
+            last = []
+    return {name: "\n".join(lines) for name, lines in attributes.items()}
 
 
 def _text(data: bytes) -> str:
