@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from dom0kit.source.interface import Source
+
+SHIPPED = Path(dom0kit.__file__).parent / "recordings" / "qemu-q35.d0k"
+"""Shown where this machine shows nothing of itself."""
 
 PARTS = ("acpi", "pci", "interrupts", "cpus", "memory")
 
@@ -34,6 +38,8 @@ def run(arguments: list[str]) -> int:
         source, remark = _source(options)
         platform = observe(source, aml=not options.no_aml, only=options.only, progress=progress)
     if options.format == "json":
+        if remark:
+            print(f"dom0kit: {remark}", file=sys.stderr)
         from dom0kit.serial import encode
 
         emit(encode(platform, indent=2) + b"\n")
@@ -52,10 +58,8 @@ def _source(options: Namespace) -> tuple[Source, str]:
     try:
         return open_live(wake=options.wake), ""
     except Unusable as error:
-        shipped = sorted((Path(dom0kit.__file__).parent / "recordings").glob("*.d0k"))
-        if not shipped:
+        if not SHIPPED.is_file():
             raise
-        reason = str(error).partition(";")[0]
         return open_recorded(
-            str(shipped[0])
-        ), f"{reason}; this is the recording {shipped[0].stem} that comes with dom0kit."
+            str(SHIPPED)
+        ), f"{str(error).partition(';')[0]}; this is {SHIPPED.name} of dom0kit instead."

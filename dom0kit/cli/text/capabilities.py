@@ -41,7 +41,7 @@ def title(capability: Any) -> str:
 
 def detail(capability: Any) -> str:
     """What is worth knowing of it, may be empty."""
-    describe = _DETAILS.get(str(capability.__struct_config__.tag))
+    describe = DETAILS.get(str(capability.__struct_config__.tag))
     return describe(capability) if describe else ""
 
 
@@ -148,7 +148,7 @@ def _pasid(c: Any) -> str:
     return _join([_on(c.enabled), f"{c.maximum_width} bits"])
 
 
-_DETAILS: dict[str, Callable[[Any], str]] = {
+DETAILS: dict[str, Callable[[Any], str]] = {
     "msi": _msi,
     "msi-x": _msix,
     "express": _express,

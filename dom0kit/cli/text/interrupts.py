@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dom0kit.address import IoapicPin, Polarity, Trigger
-from dom0kit.cli.text.layout import Cell, Line, columns, count
+from dom0kit.cli.text.layout import Cell, Line, columns, count, line
 from dom0kit.ioapic.controllers import Ioapic, IoapicSet
+from dom0kit.ioapic.intx import Intx, IntxRoute
 from dom0kit.ioapic.legacy import LegacyInterrupts
 
 
@@ -67,3 +68,32 @@ def signal(trigger: Trigger | None, polarity: Polarity | None) -> str:
 def pin(of: IoapicPin | None) -> str:
     """``IOAPIC 2 pin 5``."""
     return "beyond every IOAPIC" if of is None else f"IOAPIC {of.ioapic} pin {of.pin}"
+
+
+def routes(intx: Intx) -> list[Line]:
+    """One line for each function's pin, and under it the way step by step."""
+    rows: list[Sequence[Cell]] = []
+    for route in intx.routes:
+        place: tuple[Cell, ...]
+        if route.gsi is not None:
+            place = (f"GSI {route.gsi}", pin(route.ioapic_pin), signal(route.trigger, route.polarity), _shared(route))
+        else:
+            reason = route.link_reason or route.reason
+            place = (("no GSI", "yellow"), reason.value if reason is not None else "")
+        rows.append(((str(route.sbdf), "bold"), f"INT{route.pin.value}", *place))
+    result = columns(rows)
+    for each, route in zip(result, intx.routes, strict=True):
+        if len(route.steps) > 2:
+            each.children = [line((" -> ".join(route.steps[1:-1]), "dim"))]
+    return result
+
+
+def _shared(route: IntxRoute) -> str:
+    return f"shared with {count(len(route.shared_with), 'function')}" if route.shared_with else ""
+
+
+def lines(intx: Intx) -> list[Line]:
+    """One row for each GSI that pins lead to, with everybody on it."""
+    return columns(
+        [(f"GSI {of.gsi}", pin(of.ioapic_pin), " ".join(map(str, of.functions))) for of in intx.lines], right=[0]
+    )
