@@ -23,7 +23,8 @@ from dom0kit.pci.names import PciIds
 from dom0kit.source.interface import RawFunction
 
 NAMES = PciIds(
-    b"# a list\n1b36  Red Hat, Inc.\n\t000c  PCIe Root port\n\nC 00  Unclassified device\nC 06  Bridge\n\t04  PCI bridge\n"
+    b"# a list\n1b36  Red Hat, Inc.\n\t000c  PCIe Root port\n"
+    b"\nC 00  Unclassified device\nC 06  Bridge\n\t04  PCI bridge\n"
 )
 
 
