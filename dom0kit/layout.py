@@ -486,6 +486,9 @@ def layout(type: type[R]) -> Layout[R]:
     return made
 
 
+_EVALUATED: Final[dict[tuple[str, str], Any]] = {}
+
+
 def _hints(type: type) -> dict[str, Any]:
     """Evaluated annotations of a record type and its bases.
 
@@ -496,8 +499,10 @@ def _hints(type: type) -> dict[str, Any]:
         names = vars(sys.modules[base.__module__])
         for name, hint in vars(base).get("__annotations__", {}).items():
             if isinstance(hint, str) and not hint.startswith("ClassVar"):
-                known = names.get(hint)
-                hints[name] = eval(hint, names) if known is None else known
+                known = names.get(hint) or _EVALUATED.get((base.__module__, hint))
+                if known is None:
+                    known = _EVALUATED[base.__module__, hint] = eval(hint, names)
+                hints[name] = known
     return hints
 
 
@@ -655,12 +660,10 @@ def _entries_tail(plain: Any, shape: ByLength | ByType) -> _Tail:
                 else:
                     record = member.parse(data, at + header, stop, notes)
                 if record is None:
-                    notes.add(SHORT, f"entry of type {kind:#x} at offset {at + notes.base:#x} has only {length} bytes")
+                    notes.add(SHORT, f"entry of type {kind:#x} at offset {at + notes.base:#x}: {length} bytes only")
                 elif record.extra:
-                    notes.add(
-                        EXTRA,
-                        f"entry of type {kind:#x} at offset {at + notes.base:#x}: {len(record.extra) // 2} bytes behind its fields",
-                    )
+                    size = len(record.extra) // 2
+                    notes.add(EXTRA, f"entry of type {kind:#x} at offset {at + notes.base:#x}: {size} bytes too many")
             else:
                 unknown[kind] = unknown.get(kind, 0) + 1
             if record is None:

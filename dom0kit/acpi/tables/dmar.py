@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
+from dom0kit.acpi.tables.table import Header
+from dom0kit.finding import Severity, rule
 from dom0kit.layout import (
     U8,
     U16,
@@ -14,6 +16,7 @@ from dom0kit.layout import (
     Bit,
     BitField,
     Int8,
+    Notes,
     OpenRecord,
     Record,
     Rest,
@@ -26,6 +29,44 @@ from dom0kit.layout import (
     terminated_text,
 )
 from dom0kit.serial import Hex
+
+SCOPE: Final = rule(
+    "acpi.dmar-scope",
+    Severity.ERROR,
+    title="a device scope that names no device",
+    meaning="A device scope is shorter than its fields, has no path, half a step of one, or a step that is no device "
+    "and function. Which device the remapping unit or the memory region belongs to is unknown.",
+    advice="Update the firmware; until then treat the devices of that segment as one group.",
+    specification="Intel VT-d 4.1, section 8.3.1: length is 6 and two bytes for each step of the path, at least one",
+)
+INCLUDE_ALL: Final = rule(
+    "acpi.dmar-include-all",
+    Severity.WARNING,
+    title="the unit for all other devices is not the last",
+    meaning="A remapping unit with INCLUDE_PCI_ALL is followed by another unit of its segment. A reader that searches "
+    "in order gives that one's devices to the wrong unit.",
+    advice="Update the firmware.",
+    specification="Intel VT-d 4.1, section 8.3: such a unit must be the last of its segment, and the only one of its "
+    "kind",
+)
+REGISTERS: Final = rule(
+    "acpi.dmar-register-base",
+    Severity.ERROR,
+    title="a remapping unit without registers",
+    meaning="The register base of a remapping unit is zero, all ones or not on a 4 KiB boundary. Linux then ignores "
+    "the unit, or the whole table.",
+    advice="Update the firmware, or enable VT-d in its set-up.",
+    specification="Intel VT-d 4.1, section 8.3; Linux drivers/iommu/intel/dmar.c, warn_invalid_dmar",
+)
+REGION: Final = rule(
+    "acpi.dmar-rmrr-range",
+    Severity.ERROR,
+    title="a reserved memory region that is none",
+    meaning="The last address of a reserved region lies below its first, or the two are not the bounds of whole pages. "
+    "The devices it names may lose memory that they need.",
+    advice="Update the firmware. Xen's option rmrr= and a table override state the region as it should be.",
+    specification="Intel VT-d 4.1, section 8.4: base and limit on 4 KiB boundaries, limit above base",
+)
 
 
 class ScopeType(enum.Enum):
@@ -199,3 +240,41 @@ class Dmar(OpenRecord, frozen=True, kw_only=True, tag="dmar"):
     flags: DmarFlags
     reserved: Annotated[Hex, raw(10)] = "00000000000000000000"
     structures: Annotated[tuple[DmarStructure, ...], entries(type=2, length_at=2, length=2)]
+
+
+def check(dmar: Dmar, header: Header, notes: Notes) -> None:
+    """Scopes, register bases, regions, and the place of the unit that serves all others."""
+    closed: dict[int, int] = {}
+    for number, structure in enumerate(dmar.structures):
+        if isinstance(structure, Structure):
+            for scope in structure.scopes:
+                problem = _scope_problem(scope)
+                if problem is not None:
+                    notes.add(SCOPE, f"structure {number} ({type(structure).__name__.upper()}): {problem}")
+        if isinstance(structure, Drhd):
+            base = structure.register_base
+            if base == 0 or base == 2**64 - 1 or base & 0xFFF:
+                notes.add(REGISTERS, f"structure {number}: register base {base:#x}")
+            if structure.segment in closed:
+                notes.add(
+                    INCLUDE_ALL, f"structure {number} follows structure {closed[structure.segment]}, which has it"
+                )
+            elif structure.flags.include_pci_all:
+                closed[structure.segment] = number
+        elif isinstance(structure, Rmrr) and (
+            structure.limit <= structure.base or structure.base & 0xFFF or (structure.limit + 1) & 0xFFF
+        ):
+            notes.add(REGION, f"structure {number}: {structure.base:#x} to {structure.limit:#x}")
+
+
+def _scope_problem(scope: DeviceScope | Unknown | Rest) -> str | None:
+    if not isinstance(scope, DeviceScope):
+        return f"a scope that cannot be read ({'bytes ' + scope.raw if isinstance(scope, Rest) else 'too short'})"
+    if scope.extra:
+        return f"a path with half a step ({scope.extra})"
+    if not scope.path:
+        return "a scope without a path"
+    for hop in scope.path:
+        if hop.device > 31 or hop.function > 7:
+            return f"a path over device {hop.device:#x} function {hop.function:#x}"
+    return None

@@ -4,10 +4,33 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
-from dom0kit.acpi.tables.common import GenericAddress
-from dom0kit.layout import U8, U16, U32, U64, Bit, BitField, Int8, OpenRecord, bits, enumerated
+from dom0kit.acpi.tables.common import AddressSpace, GenericAddress
+from dom0kit.acpi.tables.table import Header
+from dom0kit.finding import Severity, rule
+from dom0kit.layout import U8, U16, U32, U64, Bit, BitField, Int8, Notes, OpenRecord, bits, enumerated
+
+LENGTH: Final = rule(
+    "acpi.fadt-length",
+    Severity.WARNING,
+    title="a FADT too short for its revision",
+    meaning="The FADT ends before fields that its revision has. An OS that goes by the revision reads what is behind "
+    "the table.",
+    advice="Nothing on Linux and Xen, which go by the length. Report it to the firmware's vendor.",
+    specification="ACPI 6.5, table 5.9, and the same table of ACPI 1.0, 2.0 and 5.0: 116, 244, 268 and 276 bytes",
+)
+MISMATCH: Final = rule(
+    "acpi.fadt-address-mismatch",
+    Severity.WARNING,
+    title="32-bit and 64-bit addresses of the FADT differ",
+    meaning="A block or table has an address in an old field and another one in the field that replaces it. Which of "
+    "them counts depends on the OS and its version; they may name two different FACS, one of which firmware never "
+    "reads.",
+    advice="Where power management or waking fails, try acpi_force_32bit_fadt_addr on Linux's command line.",
+    specification="ACPI 6.5, table 5.9: where the X_ field is not zero the other one is ignored; where both are set "
+    "they are to agree",
+)
 
 
 class PowerProfile(enum.Enum):
@@ -138,3 +161,35 @@ class Fadt(OpenRecord, frozen=True, kw_only=True, tag="fadt"):
     sleep_control_reg: GenericAddress | None = None
     sleep_status_reg: GenericAddress | None = None
     hypervisor_vendor_identity: U64 | None = None
+
+
+_LENGTHS: Final = {1: 116, 2: 132, 3: 244, 4: 244, 5: 268, 6: 268}
+"""Least length by revision. Revision 2 is ACPI 1.0b's, with a reset register; ACPI 6.0 counted 268 for revision 6."""
+_BLOCKS: Final = (
+    "pm1a_evt_blk",
+    "pm1b_evt_blk",
+    "pm1a_cnt_blk",
+    "pm1b_cnt_blk",
+    "pm2_cnt_blk",
+    "pm_tmr_blk",
+    "gpe0_blk",
+    "gpe1_blk",
+)
+
+
+def check(fadt: Fadt, header: Header, notes: Notes) -> None:
+    """Length against revision, old addresses against new ones."""
+    least = _LENGTHS.get(header.revision, 276 if header.revision > 6 else 116)
+    if header.length < least:
+        notes.add(LENGTH, f"revision {header.revision} has at least {least} bytes, this one {header.length}")
+    for name in ("firmware_ctrl", "dsdt"):
+        old, new = getattr(fadt, name), getattr(fadt, f"x_{name}")
+        if old and new and old != new:
+            notes.add(MISMATCH, f"{name.upper()} is {old:#x}, X_{name.upper()} is {new:#x}")
+    for name in _BLOCKS:
+        old, block = getattr(fadt, name), getattr(fadt, f"x_{name}")
+        if not old or block is None or not block.address:
+            continue
+        if block.space is not AddressSpace.SYSTEM_IO or block.address != old:
+            space = block.space.value if isinstance(block.space, AddressSpace) else f"space {block.space:#x}"
+            notes.add(MISMATCH, f"{name.upper()} is I/O port {old:#x}, X_{name.upper()} is {space} {block.address:#x}")

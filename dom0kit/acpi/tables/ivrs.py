@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
+from dom0kit.acpi.tables.table import Header
+from dom0kit.finding import Severity, rule
 from dom0kit.layout import (
     U8,
     U16,
     U64,
     Bit,
     BitField,
+    Notes,
     OpenRecord,
     Rest,
     Unknown,
@@ -24,6 +27,25 @@ from dom0kit.layout import (
 from dom0kit.serial import Hex
 
 # --- device entries of an IVHD (section 5.2.2.5 to 5.2.2.8) -----------------------------------------------------------
+
+RANGE: Final = rule(
+    "acpi.ivrs-range",
+    Severity.WARNING,
+    title="a range of devices without its other end",
+    meaning="An IVHD block holds the start of a device range that the next entry does not end, an end without a start, "
+    "or an end below its start. Which devices are meant is unknown.",
+    advice="Update the firmware.",
+    specification="AMD IOMMU 3.09, section 5.2.2.5: an entry of type 3, 67 or 71 is followed by one of type 4",
+)
+MEMORY: Final = rule(
+    "acpi.ivrs-memory",
+    Severity.WARNING,
+    title="a memory definition without memory",
+    meaning="An IVMD block has length zero, or a start or a length that is not a multiple of 4 KiB. Linux and Xen "
+    "refuse or round it, and Xen may turn the IOMMU off.",
+    advice="Update the firmware. Xen's option ivmd= states the region as it should be.",
+    specification="AMD IOMMU 3.09, section 5.2.3",
+)
 
 
 class DataSetting(BitField, frozen=True, kw_only=True):
@@ -344,3 +366,35 @@ class Ivrs(OpenRecord, frozen=True, kw_only=True, tag="ivrs"):
     iv_info: IvInfo
     reserved: U64 = 0
     blocks: Annotated[tuple[IvrsBlock, ...], entries(type=1, length_at=2, length=2)]
+
+
+def check(ivrs: Ivrs, header: Header, notes: Notes) -> None:
+    """Ranges of device entries, and memory blocks."""
+    for number, block in enumerate(ivrs.blocks):
+        if isinstance(block, Ivhd10 | Ivhd11 | Ivhd40):
+            _check_ranges(number, block.entries, notes)
+        elif isinstance(block, Ivmd) and (
+            not block.memory_length or (block.start_address | block.memory_length) & 0xFFF
+        ):
+            notes.add(MEMORY, f"block {number}: {block.memory_length:#x} bytes from {block.start_address:#x}")
+
+
+def _check_ranges(number: int, block_entries: tuple[IvhdEntry, ...], notes: Notes) -> None:
+    start: int | None = None
+    for entry in block_entries:
+        if isinstance(entry, PadEntry):
+            continue
+        if isinstance(entry, RangeEndEntry):
+            if start is None:
+                notes.add(RANGE, f"block {number}: a range ends at {entry.device_id:#06x} that did not start")
+            elif entry.device_id < start:
+                notes.add(RANGE, f"block {number}: a range from {start:#06x} down to {entry.device_id:#06x}")
+            start = None
+            continue
+        if start is not None:
+            notes.add(RANGE, f"block {number}: a range starts at {start:#06x} and does not end")
+        start = None
+        if isinstance(entry, RangeStartEntry | AliasRangeStartEntry | ExtendedRangeStartEntry):
+            start = entry.device_id
+    if start is not None:
+        notes.add(RANGE, f"block {number}: a range starts at {start:#06x} and does not end")

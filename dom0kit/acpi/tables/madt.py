@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
+from dom0kit.acpi.tables.table import Header
 from dom0kit.address import Polarity, Trigger
+from dom0kit.finding import Severity, rule
 from dom0kit.layout import (
     U8,
     U16,
@@ -14,6 +16,7 @@ from dom0kit.layout import (
     U64,
     Bit,
     BitField,
+    Notes,
     OpenRecord,
     Rest,
     Unknown,
@@ -24,6 +27,24 @@ from dom0kit.layout import (
     terminated_text,
 )
 from dom0kit.serial import Hex
+
+INTI: Final = rule(
+    "acpi.madt-inti-flags",
+    Severity.WARNING,
+    title="an interrupt with a reserved trigger or polarity",
+    meaning="The MPS INTI flags of an entry hold the value 2, which means nothing. An OS guesses, and the interrupt "
+    "may never arrive or never stop.",
+    advice="Update the firmware, or override the MADT.",
+    specification="ACPI 6.5, table 5.26: 10b is reserved",
+)
+TWICE: Final = rule(
+    "acpi.madt-duplicate-apic-id",
+    Severity.WARNING,
+    title="two processors with one APIC id",
+    meaning="Two enabled processor entries have the same APIC id. One of them cannot be started; Linux drops it.",
+    advice="Update the firmware.",
+    specification="ACPI 6.5, section 5.2.12.2 and 5.2.12.12: one entry for each processor, as local APIC or as x2APIC",
+)
 
 
 class IntiPolarity(enum.Enum):
@@ -479,3 +500,20 @@ class Madt(OpenRecord, frozen=True, kw_only=True, tag="madt"):
     local_apic_address: U32
     flags: MadtFlags
     entries: Annotated[tuple[MadtEntry, ...], entries()]
+
+
+def check(madt: Madt, header: Header, notes: Notes) -> None:
+    """Reserved interrupt flags, and processors that are there twice."""
+    seen: set[int] = set()
+    for entry in madt.entries:
+        if isinstance(entry, IntiEntry):
+            flags = entry.flags
+            if flags.polarity is IntiPolarity.RESERVED or flags.trigger is IntiTrigger.RESERVED:
+                notes.add(
+                    INTI, f"{type(entry).__name__}: polarity {flags.polarity.value}, trigger {flags.trigger.value}"
+                )
+        elif isinstance(entry, LocalApic | LocalX2apic) and entry.flags.enabled:
+            id = entry.apic_id if isinstance(entry, LocalApic) else entry.x2apic_id
+            if id in seen:
+                notes.add(TWICE, f"APIC id {id:#x}")
+            seen.add(id)

@@ -3,9 +3,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from dom0kit.layout import U8, U16, U32, U64, OpenRecord, Record, repeated
+from dom0kit.acpi.tables.table import Header
+from dom0kit.finding import Severity, rule
+from dom0kit.layout import U8, U16, U32, U64, Notes, OpenRecord, Record, repeated
+
+EXTRA: Final = rule(
+    "acpi.mcfg-slack",
+    Severity.INFO,
+    title="the MCFG does not end with a whole entry",
+    meaning="Behind the last whole entry of 16 bytes there are bytes that are too few for another. Firmware padded the "
+    "table or cut an entry.",
+    advice="Compare the number of segments with what the machine should have.",
+    specification="PCI Firmware Specification 3.3, section 4.1.2: entries of 16 bytes up to the length of the table",
+)
+EMPTY: Final = rule(
+    "acpi.mcfg-no-bus",
+    Severity.ERROR,
+    title="the MCFG covers no bus",
+    meaning="The table has no entry, or an entry whose last bus is below its first. Extended configuration space of "
+    "those buses cannot be reached.",
+    advice="Update the firmware. Linux then uses I/O ports 0xcf8 and 0xcfc, which reach segment 0 and 256 bytes only.",
+    specification="PCI Firmware Specification 3.3, table 4-3: start and end bus number, inclusive",
+)
+OVERLAP: Final = rule(
+    "acpi.mcfg-overlap",
+    Severity.WARNING,
+    title="two MCFG entries claim the same bus",
+    meaning="Two entries of one segment have buses in common. Which of them a reader takes depends on the reader.",
+    advice="Update the firmware.",
+    specification="PCI Firmware Specification 3.3, section 4.1.2: one entry for each segment and host bridge",
+)
 
 
 class Allocation(Record, frozen=True, kw_only=True):
@@ -25,3 +54,20 @@ class Mcfg(OpenRecord, frozen=True, kw_only=True, tag="mcfg"):
 
     reserved: U64 = 0
     allocations: Annotated[tuple[Allocation, ...], repeated()]
+
+
+def check(mcfg: Mcfg, header: Header, notes: Notes) -> None:
+    """Entries without buses, and buses with two entries."""
+    if not mcfg.allocations:
+        notes.add(EMPTY, "there are no entries")
+    claimed: dict[tuple[int, int], int] = {}
+    for number, allocation in enumerate(mcfg.allocations):
+        if allocation.end_bus < allocation.start_bus:
+            notes.add(EMPTY, f"entry {number} goes from bus {allocation.start_bus:#x} to {allocation.end_bus:#x}")
+        for bus in range(allocation.start_bus, allocation.end_bus + 1):
+            first = claimed.setdefault((allocation.segment, bus), number)
+            if first != number:
+                notes.add(
+                    OVERLAP, f"entries {first} and {number} both hold segment {allocation.segment:#06x} bus {bus:#04x}"
+                )
+                break

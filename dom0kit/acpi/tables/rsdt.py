@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dom0kit.layout import U32, OpenRecord, repeated
+from dom0kit.acpi.tables.table import NULL_ENTRY, Header
+from dom0kit.layout import U32, Notes, OpenRecord, repeated
 
 
 class Rsdt(OpenRecord, frozen=True, kw_only=True, tag="rsdt"):
@@ -13,3 +14,10 @@ class Rsdt(OpenRecord, frozen=True, kw_only=True, tag="rsdt"):
 
     entries: Annotated[tuple[U32, ...], repeated()]
     """Physical addresses."""
+
+
+def check(rsdt: Rsdt, header: Header, notes: Notes) -> None:
+    """Entries that name no table."""
+    for number, address in enumerate(rsdt.entries):
+        if address == 0:
+            notes.add(NULL_ENTRY, f"entry {number} of {len(rsdt.entries)} is zero")

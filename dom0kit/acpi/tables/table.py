@@ -90,6 +90,14 @@ DUPLICATE: Final = rule(
     advice="Compare them; the first counts. Report it to the firmware's vendor.",
     specification="ACPI 6.5, section 5.2.7 and 5.2.8: all tables but SSDT, PSDT and OEM tables occur at most once",
 )
+NULL_ENTRY: Final = rule(
+    "acpi.root-null-entry",
+    Severity.INFO,
+    title="an entry of the root table that is zero",
+    meaning="An entry of RSDT or XSDT names no table. Readers skip it.",
+    advice="Nothing, unless a table is missing.",
+    specification="ACPI 6.5, section 5.2.7 and 5.2.8: entries are physical addresses of tables",
+)
 UNLISTED: Final = rule(
     "acpi.xsdt-missing-table",
     Severity.INFO,
@@ -185,7 +193,10 @@ MODULES: Final[dict[str, tuple[str, str]]] = {
 """Signature -> module of this package and content type in it (the module's function `record` may choose another)."""
 OWN_HEADER: Final[dict[bytes, tuple[str, str]]] = {b"RSD PTR ": ("rsdp", "Rsdp"), b"FACS": ("facs", "Facs")}
 """First bytes -> module and type, for the two without the common header."""
-_REPEATABLE: Final = frozenset({"SSDT", "PSDT", "OSDT", "UEFI"})
+_UNIQUE: Final = frozenset(MODULES) - {"SSDT", "PSDT", "OSDT", "HPET"}
+"""Tables that there is one of. HPET blocks have one table each; a FACS may be named by both fields of the FADT."""
+_NOT_LISTED: Final = frozenset({"RSD PTR ", "RSDT", "XSDT", "FACS", "DSDT"})
+"""Tables that no root table lists."""
 HEADER_SIZE: Final = 36
 
 
@@ -269,7 +280,7 @@ def _known(header: Header) -> tuple[ModuleType | None, type[OpenRecord]]:
 
 def _check(module: ModuleType, content: OpenRecord, header: Header | None, notes: Notes) -> None:
     if content.extra:
-        notes.add(EXTRA, f"{len(content.extra) // 2} bytes behind the last field")
+        notes.add(getattr(module, "EXTRA", EXTRA), f"{len(content.extra) // 2} bytes behind the last field")
     check = getattr(module, "check", None)
     if check is not None:
         check(content, header, notes)
@@ -295,4 +306,20 @@ def _decode_own_header(raw: RawTable, module_name: str, type_name: str, notes: N
 
 def cross_findings(all_tables: Iterable[Table]) -> tuple[Finding, ...]:
     """What is wrong with a machine's tables taken together: duplicates, and a root table that lists more."""
-    return ()
+    notes = Notes("tables")
+    found = [table for table in all_tables if not table.dynamic]
+    names: dict[str, list[str]] = {}
+    for table in found:
+        names.setdefault(table.signature, []).append(table.name)
+    for signature, alike in names.items():
+        if len(alike) > 1 and signature in _UNIQUE:
+            notes.add(DUPLICATE, f"{len(alike)} tables with the signature {signature}: {', '.join(alike)}")
+    for table in found:
+        if table.signature != ("XSDT" if "XSDT" in names else "RSDT"):
+            continue
+        listed: tuple[int, ...] = getattr(table.content, "entries", ())
+        present = sum(other.signature not in _NOT_LISTED for other in found)
+        count = sum(address != 0 for address in listed)
+        if count > present:
+            notes.add(UNLISTED, f"{table.name} lists {count} tables, {present} of that kind are here")
+    return notes.findings()

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dom0kit.layout import U64, OpenRecord, repeated
+from dom0kit.acpi.tables.table import NULL_ENTRY, Header
+from dom0kit.layout import U64, Notes, OpenRecord, repeated
 
 
 class Xsdt(OpenRecord, frozen=True, kw_only=True, tag="xsdt"):
@@ -13,3 +14,10 @@ class Xsdt(OpenRecord, frozen=True, kw_only=True, tag="xsdt"):
 
     entries: Annotated[tuple[U64, ...], repeated()]
     """Physical addresses."""
+
+
+def check(xsdt: Xsdt, header: Header, notes: Notes) -> None:
+    """Entries that name no table."""
+    for number, address in enumerate(xsdt.entries):
+        if address == 0:
+            notes.add(NULL_ENTRY, f"entry {number} of {len(xsdt.entries)} is zero")
