@@ -196,7 +196,7 @@ class CxlFlexBus(msgspec.Struct, frozen=True, gc=False, tag_field="dvsec", tag="
     received_training_data: int | None
     """Received Modified TS Data Phase 1, 24 bits; None where the capability ends before it."""
     nop_hint_capable: bool | None
-    """This and the next two are None where the capability ends before them."""
+    """NOP Hint Capable; this and the next two are None where the capability ends before them."""
     nop_hint_enabled: bool | None
     nop_hint_info: int | None
     """0 to 3."""
@@ -375,8 +375,9 @@ def _gpf_device(body: bytes) -> CxlGpfDevice:
 
 def _flex_bus(body: bytes) -> CxlFlexBus:
     capability, control, status = struct.unpack_from("<HHH", body, 0xA)
-    (training,) = struct.unpack_from("<I", body, 0x10) if len(body) >= 0x14 else (None,)
-    hints = struct.unpack_from("<III", body, 0x14) if len(body) >= 0x20 else None
+    training, hint_capability, hint_control, hint_status = (
+        int.from_bytes(body[at : at + 4], "little") if len(body) >= at + 4 else None for at in (0x10, 0x14, 0x18, 0x1C)
+    )
     return CxlFlexBus(
         capable=_flex_bus_state(capability),
         enabled=_flex_bus_state(control),
@@ -394,9 +395,9 @@ def _flex_bus(body: bytes) -> CxlFlexBus:
         unexpected_protocol_dropped=status & 0x800 != 0,
         retimers_mismatched=status & 0x1000 != 0,
         received_training_data=None if training is None else training & 0xFFFFFF,
-        nop_hint_capable=None if hints is None else hints[0] & 1 != 0,
-        nop_hint_enabled=None if hints is None else hints[1] & 1 != 0,
-        nop_hint_info=None if hints is None else hints[2] & 3,
+        nop_hint_capable=_bit(hint_capability, 1),
+        nop_hint_enabled=_bit(hint_control, 1),
+        nop_hint_info=None if hint_status is None else hint_status & 3,
     )
 
 
