@@ -85,6 +85,15 @@ BAR_TYPE: Final = rule(
     advice="Check that the device answers properly; update its firmware.",
     specification="PCI Local Bus 3.0, table 6-4",
 )
+BAR_ONES: Final = rule(
+    "pci.bar-ones",
+    Severity.WARNING,
+    title="BAR reads as all ones",
+    meaning="A base address register, or the ROM's, holds ffffffffh: somebody left it in the middle of sizing, or the "
+    "device does not answer for it. Linux takes the BAR for absent.",
+    advice="Do not use this BAR before a bus rescan or a reset of the device; update the firmware that left it so.",
+    specification="PCI Local Bus 3.0, section 6.2.5.1; Linux drivers/pci/probe.c (__pci_read_base)",
+)
 BAR_ALIGNMENT: Final = rule(
     "pci.bar-alignment",
     Severity.WARNING,
@@ -162,6 +171,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 _FLAG_IO: Final = 0x100
 _FLAG_PREFETCH: Final = 0x2000
 _FLAG_64: Final = 0x100000
+_ONES: Final = 0xFFFFFFFF
 _ROM_SLOT: Final = 6
 _VF_SLOT: Final = 7
 
@@ -220,13 +230,13 @@ def decode_function(raw: RawFunction) -> tuple[Function, tuple[Finding, ...]]:
         if header_type == 0:
             subsystem_vendor, subsystem = _IDS.unpack_from(header, 0x2C)
             bars = _bars(_WORDS[6].unpack_from(header, 0x10), resources, report)
-            rom = _rom(_WORD.unpack_from(header, 0x30)[0], resources)
+            rom = _rom(_WORD.unpack_from(header, 0x30)[0], resources, report)
             if class_high == 0x0604:
                 report(CLASS, f"class {class_code:#08x} is a PCI-to-PCI bridge, the header is of type 0")
         elif header_type == 1:
             min_grant = max_latency = 0  # offset 3Eh is Bridge Control here
             bars = _bars(_WORDS[2].unpack_from(header, 0x10), resources, report)
-            rom = _rom(_WORD.unpack_from(header, 0x38)[0], resources)
+            rom = _rom(_WORD.unpack_from(header, 0x38)[0], resources, report)
             bridge = _bridge(header, interface, report)
         elif header_type == 2:
             min_grant = max_latency = 0
@@ -267,7 +277,7 @@ def decode_function(raw: RawFunction) -> tuple[Function, tuple[Finding, ...]]:
             subsystem_vendor = _identity(attributes, "subsystem_vendor")
             subsystem = _identity(attributes, "subsystem_device") if subsystem_vendor is not None else None
             bars = _bars((0,) * 6, resources, report)
-            rom = _rom(0, resources)
+            rom = _rom(0, resources, report)
     return (
         Function(
             sbdf=sbdf,
@@ -345,6 +355,9 @@ def _bars(registers: Sequence[int], resources: Sequence[KernelResource], report:
         upper = registers[index + 1] if index + 1 < count else None
         bar = decode_bar(index, register, upper, resource)
         index += 1
+        if register == _ONES:
+            report(BAR_ONES, f"BAR {index - 1} holds {register:#010x}")
+            continue
         if bar is None:
             continue
         bars.append(bar)
@@ -373,8 +386,11 @@ def _check_overlap(bars: Sequence[Bar], report: Report) -> None:
             )
 
 
-def _rom(register: int, resources: Sequence[KernelResource]) -> Rom | None:
+def _rom(register: int, resources: Sequence[KernelResource], report: Report) -> Rom | None:
     resource = resources[_ROM_SLOT] if len(resources) > _ROM_SLOT else _NO_RESOURCE
+    if register == _ONES:
+        report(BAR_ONES, f"the ROM register holds {register:#010x}")
+        register = 0
     if register == 0 and resource.size == 0:
         return None
     address = register & 0xFFFFF800

@@ -2,9 +2,9 @@
 """Debian's `lspci -vvv` as an oracle: the text it prints of a recording, written again from our facts alone.
 
 Every line that lspci prints must come out, to the letter, of a `Function`; so each flag and each number it knows is
-proved to be in the facts. A capability is written by the renderer of its struct's type, found in `STANDARD` (made of the
-modules `lspci_standard` and `lspci_express`) or in `lspci_extended.RENDERERS`. A renderer gives the capability's lines
-without leading white space; the first is what follows ``Capabilities: [50] `` (or ``Capabilities: [100 v1] ``).
+proved to be in the facts. A capability is written by the renderer of its struct's type, found in the ``RENDERERS`` of
+`lspci_standard`, `lspci_express` or `lspci_extended`. A renderer gives the capability's lines without leading white
+space; the first is what follows ``Capabilities: [50] `` (or ``Capabilities: [100 v1] ``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from dom0kit.address import Sbdf
 from dom0kit.pci.function import Bar, BarKind, Bridge, CardBus, Function, Window
-from dom0kit.pci.names import PciIds
+from dom0kit.pci.names import PciIds, names
 from dom0kit.source.interface import RawFunction
 
-Renderer = Callable[[Any, Function, PciIds], list[str]]
-"""From a capability's struct, its function and the names to lspci's lines, stripped."""
+Renderer = Callable[[Any, Function], list[str]]
+"""From a capability's struct and its function to lspci's lines, stripped."""
 
 
 def flag(value: bool) -> str:
@@ -76,12 +76,12 @@ def write_dump(functions: Sequence[RawFunction], path: Path) -> None:
             file.write("\n")
 
 
-def rendered(function: Function, names: PciIds, renderers: Mapping[type, Renderer]) -> Printed:
+def rendered(function: Function, renderers: Mapping[type, Renderer]) -> Printed:
     """What lspci must print of this function, from the facts alone."""
-    lines = _header(function, names)
+    lines = _header(function, names())
     extended: list[tuple[str, ...]] = []
     for capability in function.capabilities:
-        first, *more = renderers[type(capability)](capability, function, names)
+        first, *more = renderers[type(capability)](capability, function)
         version = getattr(capability, "version", None)
         if capability.offset >= 0x100:
             extended.append((f"Capabilities: [{capability.offset:03x} v{version}] {first}", *more))
@@ -89,7 +89,7 @@ def rendered(function: Function, names: PciIds, renderers: Mapping[type, Rendere
             lines += [f"Capabilities: [{capability.offset:02x}] {first}", *more]
     if function.config_bytes == 64 and function.status & 0x10 and function.header_type in (0, 1, 2):
         lines.append("Capabilities: <access denied>")
-    return Printed(_head(function, names), tuple(lines), tuple(extended))
+    return Printed(_head(function, names()), tuple(lines), tuple(extended))
 
 
 def named(vendor: int, device: int, vendor_name: str | None, name: str | None) -> str:
@@ -107,13 +107,16 @@ def size_text(size: int) -> str:
     return f"{size}{units[0]}"
 
 
-def _head(function: Function, names: PciIds) -> str:
-    kind = names.class_names(function.class_code)
+def _head(function: Function, ids: PciIds) -> str:
+    kind = ids.class_names(function.class_code)
     number = f"[{function.class_code >> 8:04x}]"
     title = f"{kind.subclass} {number}" if kind.subclass else f"{kind.base or 'Class'} {number}"
-    vendor = names.vendor(function.vendor)
-    device = names.device(function.vendor, function.device)
-    head = f"{title}: {named(function.vendor, function.device, vendor, device)}"
+    vendor = ids.vendor(function.vendor)
+    device = ids.device(function.vendor, function.device)
+    who = named(function.vendor, function.device, vendor, device)
+    if len(who) > 127:  # lspci's buffer (e.g. combo-huananzhi-x99-bd4, ff:13.0)
+        who = f"{who[:124]}..."
+    head = f"{title}: {who}"
     if function.revision:
         head += f" (rev {function.revision:02x})"
     interface = function.class_code & 0xFF
@@ -124,13 +127,13 @@ def _head(function: Function, names: PciIds) -> str:
     return head
 
 
-def _header(function: Function, names: PciIds) -> list[str]:
+def _header(function: Function, ids: PciIds) -> list[str]:
     f = function
     lines = []
     if f.header_type in (0, 1, 2):
         if f.subsystem_vendor is not None and f.subsystem is not None:
-            name = names.subsystem(f.vendor, f.device, f.subsystem_vendor, f.subsystem)
-            lines.append(f"Subsystem: {named(f.subsystem_vendor, f.subsystem, names.vendor(f.subsystem_vendor), name)}")
+            name = ids.subsystem(f.vendor, f.device, f.subsystem_vendor, f.subsystem)
+            lines.append(f"Subsystem: {named(f.subsystem_vendor, f.subsystem, ids.vendor(f.subsystem_vendor), name)}")
     else:
         lines.append(f"!!! Unknown header type {f.header_type:02x}")
     if f.answers and f.header_type in (0, 1, 2):
@@ -142,7 +145,10 @@ def _header(function: Function, names: PciIds) -> list[str]:
         lines.append(f"Interrupt: pin {pin} routed to IRQ {f.interrupt_line}")
     if f.bist & 0x80 and f.answers:
         lines.append("BIST is running" if f.bist & 0x40 else f"BIST result: {f.bist & 0xF:02x}")
-    lines += [_region(bar, f.command) for bar in f.bars]
+    for bar in f.bars:
+        lines.append(_region(bar, f.command))
+        if bar.kind is BarKind.MEMORY64 and bar.address >> 32:
+            lines.append(_region(_upper_half(bar), f.command))
     if f.bridge is not None:
         lines += _bridge(f.bridge)
     if f.cardbus is not None:
@@ -155,9 +161,26 @@ def _header(function: Function, names: PciIds) -> list[str]:
     return lines
 
 
+def _upper_half(bar: Bar) -> Bar:
+    """What lspci makes of the register that holds the upper half of a BAR above 4 GiB: one more region, unassigned.
+
+    Its own low bits are taken for a type (e.g. combo-huananzhi-x99-bd4, 05:00.0, region 1).
+    """
+    upper = bar.address >> 32
+    if upper & 1:
+        return Bar(bar.index + 1, BarKind.IO, 0, False, None)
+    kind = (BarKind.MEMORY32, BarKind.MEMORY_BELOW_1M, BarKind.MEMORY64, BarKind.RESERVED)[upper >> 1 & 3]
+    return Bar(bar.index + 1, kind, 0, upper & 8 != 0, None)
+
+
 def _control(command: int) -> str:
-    names = "I/O Mem BusMaster SpecCycle MemWINV VGASnoop ParErr Stepping SERR FastB2B DisINTx".split()
-    return "Control: " + " ".join(f"{name}{flag(command >> bit & 1 == 1)}" for bit, name in enumerate(names))
+    def bit(number: int) -> str:
+        return flag(command >> number & 1 == 1)
+
+    return (
+        f"Control: I/O{bit(0)} Mem{bit(1)} BusMaster{bit(2)} SpecCycle{bit(3)} MemWINV{bit(4)} VGASnoop{bit(5)} "
+        f"ParErr{bit(6)} Stepping{bit(7)} SERR{bit(8)} FastB2B{bit(9)} DisINTx{bit(10)}"
+    )
 
 
 def _status(title: str, status: int, secondary: bool = False) -> str:
@@ -191,7 +214,7 @@ def _latency(function: Function) -> str:
 
 def _region(bar: Bar, command: int) -> str:
     if bar.kind is BarKind.IO:
-        place = f"{bar.address:04x}" if bar.address else "<unassigned>"
+        place = f"{bar.address:04x}" if bar.address or command & 1 else "<unassigned>"
         return f"Region {bar.index}: I/O ports at {place}{'' if command & 1 else ' [disabled]'}"
     kinds = {
         BarKind.MEMORY32: "32-bit",

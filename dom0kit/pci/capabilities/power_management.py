@@ -39,10 +39,19 @@ class PowerManagement(StandardCapability, frozen=True, tag="power-management"):
     data_select: int
     data_scale: int
     pme_status: bool
-    bridge_b2: bool
-    """Bit B2_B3#: when the bridge goes to D3hot its secondary bus goes to B2 (set) or B3 (clear)."""
-    bridge_power_control: bool
+    bridge_extensions: int
+    """PMCSR_BSE register, 8 bits."""
     data: int
+
+    @property
+    def bridge_b2(self) -> bool:
+        """Bit B2_B3#: when the bridge goes to D3hot its secondary bus goes to B2 (set) or B3 (clear)."""
+        return self.bridge_extensions & 0x40 != 0
+
+    @property
+    def bridge_power_control(self) -> bool:
+        """Bus Power/Clock Control Enable."""
+        return self.bridge_extensions & 0x80 != 0
 
 
 def decode(config: bytes, offset: int, report: Report) -> PowerManagement:
@@ -67,7 +76,6 @@ def decode(config: bytes, offset: int, report: Report) -> PowerManagement:
         data_select=control >> 9 & 0xF,
         data_scale=control >> 13 & 3,
         pme_status=control & 0x8000 != 0,
-        bridge_b2=bridge & 0x40 != 0,
-        bridge_power_control=bridge & 0x80 != 0,
+        bridge_extensions=bridge,
         data=data,
     )
