@@ -101,7 +101,7 @@ def _signature(data: bytes) -> str:
 # ---- a folder of table files
 
 _ENDINGS: Final = (".dat", ".aml", ".bin", "")
-_BARE_NAME: Final = re.compile(r"[A-Z0-9_!]{4}\d*")
+_BARE_NAME: Final = re.compile(r"[A-Z0-9_!]{4}\d*|iBFT")
 
 
 def table_files(names: Iterable[str]) -> list[str]:
