@@ -29,7 +29,7 @@ _TYPES: Final = {
     ExpressType.INTEGRATED_ENDPOINT: "Root Complex Integrated Endpoint",
     ExpressType.EVENT_COLLECTOR: "Root Complex Event Collector",
 }
-_WITH_SLOT: Final = {ExpressType.ROOT_PORT, ExpressType.DOWNSTREAM_PORT, ExpressType.PCI_TO_PCIE_BRIDGE}
+_LEADS_DOWN: Final = {ExpressType.ROOT_PORT, ExpressType.DOWNSTREAM_PORT, ExpressType.PCI_TO_PCIE_BRIDGE}
 _ENDPOINTS: Final = {ExpressType.ENDPOINT, ExpressType.LEGACY_ENDPOINT}
 _INTEGRATED: Final = {ExpressType.INTEGRATED_ENDPOINT, ExpressType.EVENT_COLLECTOR}
 _SPEEDS: Final = {1: "2.5GT/s", 2: "5GT/s", 3: "8GT/s", 4: "16GT/s", 5: "32GT/s", 6: "64GT/s"}
@@ -44,12 +44,14 @@ def _latency(value: int | None) -> str:
 
 
 def _watts(value: int, scale: int) -> str:
+    if scale == 0 and value >= 0xF0:
+        return f"{250 + 25 * (value - 0xF0)}" if value < 0xFF else ">600"
     return f"{value * (1.0, 0.1, 0.01, 0.001)[scale]:.10g}"
 
 
 def _express(c: Express, f: Function) -> list[str]:
     kind = _TYPES.get(c.type, f"Unknown type {c.type_number}")
-    slot = f" (Slot{flag(c.slot_implemented)})" if c.type in _WITH_SLOT else ""
+    slot = f" (Slot{flag(c.slot_implemented)})" if c.type in _LEADS_DOWN else ""
     lines = [f"Express (v{c.version}) {kind}{slot}, MSI {c.message:02x}"]
     lines += _device(c.device, c.type)
     if c.link is not None:
@@ -59,7 +61,11 @@ def _express(c: Express, f: Function) -> list[str]:
     if c.root is not None:
         lines += _root(c.root, c.type)
     if c.device2 is not None:
-        lines += _device2(c.device2, c.type, any(bar.kind is not BarKind.IO for bar in f.bars))
+        # One that lspci can place: not a 64-bit BAR in the last register.
+        has_memory = any(
+            bar.kind is not BarKind.IO and (bar.kind, bar.index) != (BarKind.MEMORY64, 5) for bar in f.bars
+        )
+        lines += _device2(c.device2, c.type, has_memory)
     if c.link2 is not None:
         lines += _link2(c.link2, c.type, f)
     return lines
@@ -98,6 +104,13 @@ def _device(c: ExpressDevice, kind: ExpressType) -> list[str]:
     ]
 
 
+def _compared(now: int, most: int, kind: ExpressType) -> str:
+    """What lspci says of a link's speed or width: less is no wonder of a port that leads downwards."""
+    if now > most:
+        return " (overdriven)"
+    return " (downgraded)" if now < most and kind not in _LEADS_DOWN else ""
+
+
 def _link(c: ExpressLink, kind: ExpressType) -> list[str]:
     first = (
         f"LnkCap:\tPort #{c.port}, Speed {_SPEEDS.get(c.max_speed, 'unknown')}, Width x{c.max_width}, "
@@ -114,9 +127,8 @@ def _link(c: ExpressLink, kind: ExpressType) -> list[str]:
     if kind in _ENDPOINTS or kind in (ExpressType.ROOT_PORT, ExpressType.PCIE_TO_PCI_BRIDGE):
         boundary = f" RCB {c.read_completion_boundary} bytes,"
     speed = _SPEEDS.get(c.speed, "unknown")
-    downgraded = kind in (*_ENDPOINTS, ExpressType.UPSTREAM_PORT, ExpressType.PCIE_TO_PCI_BRIDGE)
-    slower = " (downgraded)" if downgraded and c.speed < c.max_speed else ""
-    narrower = " (downgraded)" if downgraded and c.width < c.max_width else ""
+    slower = _compared(c.speed, c.max_speed, kind)
+    narrower = _compared(c.width, c.max_width, kind)
     return [
         first,
         f"ClockPM{flag(c.clock_pm_capable)} Surprise{flag(c.surprise_down_reporting)} "
@@ -188,7 +200,7 @@ _TIMEOUTS: Final = {
 }
 _OBFF: Final = ("Not Supported", "Via message", "Via WAKE#", "Via message/WAKE#")
 _OBFF_CONTROL: Final = ("Disabled", "Via message A", "Via message B", "Via WAKE#")
-_REDUCTION: Final = ("Not Supported", "Device Specific", "Form Factor Dev Specific", "Reserved")
+_REDUCTION: Final = ("Not Supported", "Dev Specific", "Form Factor Dev Specific", "Reserved")
 _LN: Final = {0: "Not Supported", 1: "64byte cachelines", 2: "128byte cachelines"}
 
 
@@ -200,7 +212,9 @@ def _device2(c: ExpressDevice2, kind: ExpressType, has_memory: bool) -> list[str
     frs = f"FRS{flag(c.frs)}"
     if kind is ExpressType.ROOT_PORT:
         frs += f" LN System CLS {_LN.get(c.ln_system, 'Reserved')},"
-    if kind in (ExpressType.ROOT_PORT, ExpressType.ENDPOINT):
+        if c.tph_completer == 2:
+            frs += " "
+    if kind in (ExpressType.ROOT_PORT, ExpressType.ENDPOINT) and c.tph_completer != 2:
         frs += f" TPHComp{flag(c.tph_completer & 1 == 1)} ExtTPHComp{flag(c.tph_completer & 2 == 2)}"
     if root_or_downstream:
         frs += f" ARIFwd{flag(c.ari_forwarding_supported)}"
@@ -242,14 +256,18 @@ def _device2(c: ExpressDevice2, kind: ExpressType, has_memory: bool) -> list[str
     return lines
 
 
-_SPEED_RANGES: Final = {
-    0x01: "2.5GT/s",
-    0x03: "2.5-5GT/s",
-    0x07: "2.5-8GT/s",
-    0x0F: "2.5-16GT/s",
-    0x1F: "2.5-32GT/s",
-    0x3F: "2.5-64GT/s",
-}
+_SPEED_RANGES: Final = ("Unknown", "2.5GT/s", "2.5-5GT/s", "2.5-8GT/s", "2.5-16GT/s", "2.5-32GT/s", "RsvdP", "RsvdP")
+"""By the highest speed of the vector."""
+_DOWNSTREAM: Final = (
+    "Link Down - Not Determined",
+    "Link Down - Not Present",
+    "Link Down - Present",
+    "Reserved",
+    "Link Up - Present",
+    "Link Up - Present and DRS Received",
+    "Reserved",
+    "Reserved",
+)
 _PRESETS: Final = (
     "-6dB de-emphasis, 0dB preshoot",
     "-3.5dB de-emphasis, 0dB preshoot",
@@ -266,8 +284,7 @@ _PRESETS: Final = (
 _MARGIN: Final = {
     0: "Normal Operating Range",
     1: "800-1200mV(full-swing)/400-700mV(half-swing)",
-    2: "(n-1) levels",
-    3: "200-400mV(full-swing)/100-200mV(half-swing)",
+    **dict.fromkeys(range(2, 6), "200-400mV(full-swing)/100-200mV(half-swing)"),
 }
 
 
@@ -285,7 +302,7 @@ def _link2(c: ExpressLink2, kind: ExpressType, f: Function) -> list[str]:
             or c.drs_supported
         ):
             lines.append(
-                f"LnkCap2: Supported Link Speeds: {_SPEED_RANGES.get(c.speeds, 'Unknown')}, "
+                f"LnkCap2: Supported Link Speeds: {_SPEED_RANGES[c.speeds.bit_length()]}, "
                 f"Crosslink{flag(c.crosslink)} Retimer{flag(c.retimer_detection)} "
                 f"2Retimers{flag(c.two_retimers_detection)} DRS{flag(c.drs_supported)}"
             )
@@ -309,6 +326,9 @@ def _link2(c: ExpressLink2, kind: ExpressType, f: Function) -> list[str]:
         f"LinkEqualizationRequest{flag(c.equalization_request)}",
         f"Retimer{flag(c.retimer)} 2Retimers{flag(c.two_retimers)} CrosslinkRes: {crosslink}",
     ]
+    if kind in _LEADS_DOWN and c.drs_supported:
+        lines[-1] += f", DRS{flag(c.drs_received)}"
+        lines.append(f"DownstreamComp: {_DOWNSTREAM[c.downstream_presence]}")
     return lines
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from dom0kit.address import Sbdf
 from dom0kit.pci.function import Bar, BarKind, Bridge, CardBus, Function, Window
 from dom0kit.pci.names import PciIds, names
@@ -99,12 +101,12 @@ def named(vendor: int, device: int, vendor_name: str | None, name: str | None) -
 
 
 def size_text(size: int) -> str:
-    """A size with the greatest unit that divides it."""
+    """A size with the greatest unit that divides it; lspci keeps 32 bits of the number."""
     units = ["", "K", "M", "G", "T", "P"]
     while size % 1024 == 0 and len(units) > 1:
         size //= 1024
         units.pop(0)
-    return f"{size}{units[0]}"
+    return f"{size & 0xFFFFFFFF}{units[0]}"
 
 
 def _head(function: Function, ids: PciIds) -> str:
@@ -136,6 +138,9 @@ def _header(function: Function, ids: PciIds) -> list[str]:
             lines.append(f"Subsystem: {named(f.subsystem_vendor, f.subsystem, ids.vendor(f.subsystem_vendor), name)}")
     else:
         lines.append(f"!!! Unknown header type {f.header_type:02x}")
+    base_class = f.class_code >> 16
+    if f.class_code >> 8 == 0x0604 if f.header_type == 0 else f.header_type in (1, 2) and base_class != 6:
+        lines.append(f"!!! Invalid class {f.class_code >> 8:04x} for header type {f.header_type:02x}")
     if f.answers and f.header_type in (0, 1, 2):
         lines += [_control(f.command), _status("Status", f.status)]
         if f.command & 4:
@@ -146,6 +151,10 @@ def _header(function: Function, ids: PciIds) -> list[str]:
     if f.bist & 0x80 and f.answers:
         lines.append("BIST is running" if f.bist & 0x40 else f"BIST result: {f.bist & 0xF:02x}")
     for bar in f.bars:
+        if bar.kind is BarKind.MEMORY64 and bar.index == (5, 1, 0)[f.header_type]:
+            # Of a 64-bit BAR without an upper half lspci does not tell the lower half either.
+            lines.append(_region(replace(bar, address=0), f.command))
+            continue
         lines.append(_region(bar, f.command))
         if bar.kind is BarKind.MEMORY64 and bar.address >> 32:
             lines.append(_region(_upper_half(bar), f.command))
@@ -154,7 +163,9 @@ def _header(function: Function, ids: PciIds) -> list[str]:
     if f.cardbus is not None:
         lines += _cardbus(f.cardbus, f.command)
     if f.rom is not None and f.rom.address:
-        off = "" if f.rom.enabled and f.command & 2 else " [disabled]"
+        off = "" if f.command & 2 else " [disabled by cmd]"
+        if not f.rom.enabled:
+            off = " [disabled]"
         rom = f"Expansion ROM at {f.rom.address:08x}{off}"
         # Of a bridge lspci prints the ROM behind the windows and before the control register.
         lines.insert(len(lines) - 2 if f.bridge is not None else len(lines), rom)
@@ -287,6 +298,8 @@ def _cardbus(cardbus: CardBus, command: int) -> list[str]:
     for number, window in enumerate(cardbus.io):
         off = "" if command & 1 else " [disabled]"
         lines.append(f"I/O window {number}: {window.base:08x}-{window.limit:08x}{off}")
+    if cardbus.secondary_status & 0x4000:
+        lines.append("Secondary status: SERR")
     lines.append(
         f"BridgeCtl: Parity{bit(0)} SERR{bit(1)} ISA{bit(2)} VGA{bit(3)} MAbort{bit(5)} >Reset{bit(6)} 16bInt{bit(7)} "
         f"PostWrite{bit(10)}"

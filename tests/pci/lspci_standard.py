@@ -60,11 +60,11 @@ def _power_management(c: PowerManagement, f: Function) -> list[str]:
 
 def _agp(c: Agp, f: Function) -> list[str]:
     def rates(bits: int, agp3: bool) -> str:
-        scale = 4 if agp3 else 1
+        scale = 4 if agp3 and c.major >= 3 else 1
         return ",".join(f"x{scale << bit}" for bit in range(3) if bits >> bit & 1) or "<none>"
 
     return [
-        f"AGP version {c.major}.{c.minor}",
+        f"AGP version {c.major:x}.{c.minor:x}",
         f"Status: RQ={c.request_depth} Iso{flag(c.isochronous)} ArqSz={c.request_size} Cal={c.calibration_cycle} "
         f"SBA{flag(c.sideband)} ITACoh{flag(c.coherent)} GART64{flag(c.gart_64bit)} "
         f"HTrans{flag(not c.host_translated)} 64bit{flag(c.over_4g)} "
@@ -151,17 +151,26 @@ _HT_FREQUENCIES: Final = (
 _HT_WIDTHS: Final = ("8bit", "16bit", "[2]", "32bit", "2bit", "4bit", "[6]", "N/C")
 
 
-def _ht_control(link: HtLink, number: str) -> str:
-    return (
+def _ht_control(link: HtLink, number: str, full: bool) -> str:
+    text = (
         f"Link Control{number}: CFlE{flag(link.crc_flood_enable)} CST{flag(link.crc_start_test)} "
         f"CFE{flag(link.crc_force_error)} <LkFail{flag(link.link_failure)} Init{flag(link.init_complete)} "
-        f"EOC{flag(link.end_of_chain)} TXO{flag(link.transmitter_off)} <CRCErr={link.crc_error:x} "
-        f"IsocEn{flag(link.isochronous_enable)} LSEn{flag(link.ldtstop_tristate)} ExtCTL{flag(link.extended_ctl)} "
-        f"64b{flag(link.address_64bit)}"
+        f"EOC{flag(link.end_of_chain)} TXO{flag(link.transmitter_off)} <CRCErr={link.crc_error:x}"
+    )
+    if not full:
+        return text
+    return (
+        f"{text} IsocEn{flag(link.isochronous_enable)} LSEn{flag(link.ldtstop_tristate)} "
+        f"ExtCTL{flag(link.extended_ctl)} 64b{flag(link.address_64bit)}"
     )
 
 
-def _ht_widths(link: HtLink, number: str) -> str:
+def _ht_widths(link: HtLink, number: str, full: bool) -> str:
+    if not full:
+        return (
+            f"Link Config{number}: MLWI={_HT_WIDTHS[link.max_width_in]} MLWO={_HT_WIDTHS[link.max_width_out]} "
+            f"LWI={_HT_WIDTHS[link.width_in]} LWO={_HT_WIDTHS[link.width_out]}"
+        )
     return (
         f"Link Config{number}: MLWI={_HT_WIDTHS[link.max_width_in]} DwFcIn{flag(link.flow_control_in)} "
         f"MLWO={_HT_WIDTHS[link.max_width_out]} DwFcOut{flag(link.flow_control_out)} LWI={_HT_WIDTHS[link.width_in]} "
@@ -193,17 +202,35 @@ def _ht_errors(c: HtErrors) -> str:
     )
 
 
+_HT_FULL: Final = (1, 2)
+"""From this revision on lspci prints all there is (the registers are those of HyperTransport 1.02)."""
+
+
+def _ht_incomplete(major: int, minor: int) -> list[str]:
+    return ["!!! Possibly incomplete decoding"] if (0, 17) < (major, minor) < _HT_FULL else []
+
+
 def _ht_slave(c: HtSlave, f: Function) -> list[str]:
     first, second = c.links
-    return [
-        "HyperTransport: Slave or Primary Interface",
+    full = (c.revision_major, c.revision_minor) >= _HT_FULL
+    command = (
         f"Command: BaseUnitID={c.base_unit} UnitCnt={c.unit_count} MastHost{flag(c.master_host)} "
-        f"DefDir{flag(c.default_direction)} DUL{flag(c.drop_on_uninitialised)}",
-        _ht_control(first, " 0"),
-        _ht_widths(first, " 0"),
-        _ht_control(second, " 1"),
-        _ht_widths(second, " 1"),
+        f"DefDir{flag(c.default_direction)}"
+    )
+    lines = [
+        "HyperTransport: Slave or Primary Interface",
+        *_ht_incomplete(c.revision_major, c.revision_minor),
+        f"{command} DUL{flag(c.drop_on_uninitialised)}" if full else command,
+        _ht_control(first, " 0", full),
+        _ht_widths(first, " 0", full),
+        _ht_control(second, " 1", full),
+        _ht_widths(second, " 1", full),
         f"Revision ID: {c.revision_major}.{c.revision_minor:02}",
+    ]
+    if not full:
+        return lines
+    return [
+        *lines,
         *_ht_speed(first, " 0"),
         _ht_features(c.features),
         *_ht_speed(second, " 1"),
@@ -214,18 +241,34 @@ def _ht_slave(c: HtSlave, f: Function) -> list[str]:
 
 
 def _ht_host(c: HtHost, f: Function) -> list[str]:
-    return [
+    full = (c.revision_major, c.revision_minor) >= _HT_FULL
+    command = f"Command: WarmRst{flag(c.warm_reset)} DblEnd{flag(c.double_ended)}"
+    if full:
+        command += (
+            f" DevNum={c.device} ChainSide{flag(c.chain_side)} HostHide{flag(c.host_hide)} Slave{flag(c.act_as_slave)} "
+            f"<EOCErr{flag(c.end_of_chain_error)} DUL{flag(c.drop_on_uninitialised)}"
+        )
+    lines = [
         "HyperTransport: Host or Secondary Interface",
-        f"Command: WarmRst{flag(c.warm_reset)} DblEnd{flag(c.double_ended)} DevNum={c.device} "
-        f"ChainSide{flag(c.chain_side)} HostHide{flag(c.host_hide)} Slave{flag(c.act_as_slave)} "
-        f"<EOCErr{flag(c.end_of_chain_error)} DUL{flag(c.drop_on_uninitialised)}",
-        _ht_control(c.link, ""),
-        _ht_widths(c.link, ""),
+        *_ht_incomplete(c.revision_major, c.revision_minor),
+        command,
+        _ht_control(c.link, "", full),
+        _ht_widths(c.link, "", full),
         f"Revision ID: {c.revision_major}.{c.revision_minor:02}",
+    ]
+    if not full:
+        return lines
+    lines += [
         *_ht_speed(c.link, ""),
         f"{_ht_features(c.features)} ExtRS{flag(c.features.extended_register)} "
         f"UCnfE{flag(c.features.upstream_configuration)}",
     ]
+    if c.features.extended_register:
+        lines += [
+            _ht_errors(c.errors),
+            f"Prefetchable memory behind bridge Upper: {c.memory_base_upper:02x}-{c.memory_limit_upper:02x}",
+        ]
+    return lines
 
 
 def _ht_interrupt(c: HtInterrupt, f: Function) -> list[str]:
@@ -254,7 +297,7 @@ _HT_OTHER: Final = {
     0x16: "DirectRoute",
     0x17: "VCSet",
     0x18: "Retry Mode",
-    0x19: "X86 (Reserved)",
+    0x19: "X86 (reserved)",
 }
 
 
@@ -318,8 +361,43 @@ def _enhanced_allocation(c: EnhancedAllocation, f: Function) -> list[str]:
     return lines
 
 
+_EA_PLACES: Final = (
+    *(f"BAR {number}" for number in range(6)),
+    "resource behind function",
+    "not indicated",
+    "expansion ROM",
+    *(f"VF-BAR {number}" for number in range(6)),
+    "reserved",
+)
+_EA_PROPERTIES: Final = {
+    0x00: "memory space, non-prefetchable",
+    0x01: "memory space, prefetchable",
+    0x02: "I/O space",
+    0x03: "VF memory space, prefetchable",
+    0x04: "VF memory space, non-prefetchable",
+    0x05: "allocation behind bridge, non-prefetchable memory",
+    0x06: "allocation behind bridge, prefetchable memory",
+    0x07: "allocation behind bridge, I/O space",
+    0xFD: "memory space resource unavailable for use",
+    0xFE: "I/O space resource unavailable for use",
+    0xFF: "entry unavailable for use",
+}
+
+
 def _ea_entry(number: int, entry: EaEntry) -> list[str]:
-    return [f"Entry {number}: Enable{flag(entry.enabled)} Writable{flag(entry.writable)} EntrySize={entry.size}"]
+    lines = [
+        f"Entry {number}: Enable{flag(entry.enabled)} Writable{flag(entry.writable)} EntrySize={entry.size}",
+        f"BAR Equivalent Indicator: {_EA_PLACES[entry.bar]}",
+        f"PrimaryProperties: {_EA_PROPERTIES.get(entry.primary, f'[{entry.primary:02x}]')}",
+        f"SecondaryProperties: {_EA_PROPERTIES.get(entry.secondary, f'[{entry.secondary:02x}]')}",
+    ]
+    if entry.secondary == 0xFF:
+        lines[-1] += ", PrimaryProperties should be used"
+    if entry.base is not None:
+        lines.append(f"Base: {entry.base:08x}")
+    if entry.max_offset is not None:
+        lines.append(f"MaxOffset: {entry.max_offset:08x}")
+    return lines
 
 
 _UNKNOWN: Final = {0x0B: "CompactPCI central resource control <?>", 0x0E: "AGP3 <?>"}

@@ -24,8 +24,8 @@ class EaEntry(msgspec.Struct, frozen=True, gc=False):
     bar: int
     """BAR Equivalent Indicator: 0 to 5 BAR, 6 behind the function, 7 not associated, 8 ROM, 9 to 14 VF BAR 0 to 5."""
     primary: int
-    """Primary properties: 0 memory, 1 prefetchable memory, 2 I/O, 3 and 4 the same for VFs, 5 to 7 behind a bridge,
-    0xfd to 0xff unavailable."""
+    """Primary properties: 0 memory, 1 prefetchable memory, 2 I/O; 3 prefetchable memory, 4 memory of VFs; behind a
+    bridge 5 memory, 6 prefetchable memory, 7 I/O; 0xfd memory, 0xfe I/O unavailable; 0xff the entry is unavailable."""
     secondary: int
     """Secondary properties, for software that does not know the primary ones."""
     base: int | None

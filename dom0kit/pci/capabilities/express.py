@@ -51,7 +51,7 @@ class ExpressDevice(msgspec.Struct, frozen=True, gc=False):
     error_subclass: bool
     """ERR_COR Subclass Capable."""
     slot_power_limit_value: int
-    """Captured Slot Power Limit Value, 8 bits."""
+    """Captured Slot Power Limit Value, as `ExpressSlot.power_limit_value`."""
     slot_power_limit_scale: int
     """0 to 3: 1, 0.1, 0.01, 0.001 W."""
     flr_capable: bool
@@ -141,7 +141,7 @@ class ExpressSlot(msgspec.Struct, frozen=True, gc=False):
     hot_plug_surprise: bool
     hot_plug_capable: bool
     power_limit_value: int
-    """8 bits; 0xf0 to 0xff stand for 250 to 300 W and more at scale 0."""
+    """8 bits; at scale 0, 0xf0 to 0xfe stand for 250 W to 600 W in steps of 25, 0xff for more."""
     power_limit_scale: int
     """0 to 3: 1, 0.1, 0.01, 0.001 W."""
     interlock: bool

@@ -20,9 +20,9 @@ class SataHba(StandardCapability, frozen=True, tag="sata"):
     location: int
     """4 to 9: BAR 0 to 5; 15: in config space, right after this capability; others are reserved."""
     location_offset: int
-    """Bytes from the start of the BAR."""
+    """Bytes from the start of the BAR; the register counts in doublewords, 20 bits."""
 
 
 def decode(config: bytes, offset: int, report: Report) -> SataHba:
     revision, place = _REGISTERS.unpack_from(config, offset + 2)
-    return SataHba(offset, revision >> 4, revision & 0xF, place & 0xF, place >> 4 << 2 & 0xFFFFFC)
+    return SataHba(offset, revision >> 4, revision & 0xF, place & 0xF, (place >> 4 & 0xFFFFF) * 4)
