@@ -28,9 +28,10 @@ declaration as one construct object; both give equal values and equal bytes.
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import struct
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
@@ -41,22 +42,22 @@ from dom0kit.finding import Finding, Rule, Severity, rule
 from dom0kit.serial import Hex
 
 
-def _defer(name: str) -> None:
-    """Have module `name` loaded at its first use, by the standard library's own recipe for that."""
-    if name in sys.modules:
-        return
-    specification = importlib.util.find_spec(name)
-    if specification is None or specification.loader is None:
-        return
-    loader = importlib.util.LazyLoader(specification.loader)
-    specification.loader = loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    loader.exec_module(module)
+def _stand_in(name: str) -> types.ModuleType:
+    """A module that imports the real one when something in it is asked for."""
+    module = types.ModuleType(name)
+    setattr(module, "__getattr__", lambda attribute: getattr(importlib.import_module(name), attribute))  # noqa: B010
+    return module
 
 
-_defer("pdb")  # construct imports the debugger for its Debugger class: a third of its import time, never used here
-import construct  # noqa: E402
+# construct imports the debugger for its class Debugger, which nobody uses here: a third of its import time.
+_without_debugger = "pdb" not in sys.modules
+if _without_debugger:
+    sys.modules["pdb"] = _stand_in("pdb")
+try:
+    import construct
+finally:
+    if _without_debugger:
+        del sys.modules["pdb"]
 
 R = TypeVar("R", bound="Record")
 
@@ -158,12 +159,12 @@ class Notes:
 # --- what records are made of ---------------------------------------------------------------------------------------
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fields in the order of their bytes, little-endian, without padding."""
 
 
-class OpenRecord(Record, frozen=True, kw_only=True):
-    """A record whose room is measured by somebody else."""
+class OpenRecord(Record, frozen=True, kw_only=True, tag_field="kind"):
+    """A record whose room is measured by somebody else. JSON tells its kind by `tag`."""
 
     extra: Hex = ""
     """Bytes behind the last field that this program knows."""
@@ -173,7 +174,7 @@ class BitField(Record, frozen=True, kw_only=True):
     """Named bits of one little-endian number, from bit 0 upwards; the widths add up to whole bytes."""
 
 
-class Unknown(Record, frozen=True, kw_only=True, tag="unknown"):
+class Unknown(Record, frozen=True, kw_only=True, tag_field="kind", tag="unknown"):
     """An entry that is not interpreted: of an unknown type, or too short for its type."""
 
     type: int
@@ -181,7 +182,7 @@ class Unknown(Record, frozen=True, kw_only=True, tag="unknown"):
     """All bytes except type and length."""
 
 
-class Rest(Record, frozen=True, kw_only=True, tag="rest"):
+class Rest(Record, frozen=True, kw_only=True, tag_field="kind", tag="rest"):
     """The end of a list that cannot be walked."""
 
     raw: Hex
@@ -420,7 +421,7 @@ class Layout(Generic[R]):
             elif optional:
                 raise TypeError(f"{type.__name__}.{name} follows optional fields")
             else:
-                required.append((name, field))
+                required.append((name, _usual(field, defaults.get(name))))
         self._type = type
         self._open = issubclass(type, OpenRecord)
         self._runs = [_Run(required + optional[:n]) for n in range(len(optional) + 1)]
@@ -467,7 +468,7 @@ class Layout(Generic[R]):
             return b"".join(parts)
         except Unbuildable:
             raise
-        except (struct.error, ValueError, OverflowError, TypeError) as error:
+        except (construct.ConstructError, struct.error, ValueError, OverflowError, TypeError) as error:
             raise Unbuildable(f"{self._type.__name__}: {error}") from error
 
 
@@ -558,6 +559,14 @@ def _compile(hint: Any) -> _Fixed | _Tail:
 
 _NOBODY: Final = Notes("")
 """Records of fixed size have nothing to say: they fit, or are not parsed."""
+
+
+def _usual(field: _Fixed, default: Any) -> _Fixed:
+    """The field, giving the very object that is its default: JSON leaves out only what is identical to it."""
+    if not isinstance(default, str) or field.dump is None:
+        return field
+    usual, load = field.dump(default), field.load
+    return field._replace(load=lambda data: default if data == usual or load is None else load(data))
 
 
 def _code(field: Any) -> str:
@@ -757,7 +766,16 @@ def construct_of(type: type[Record]) -> Any:
         return _CONSTRUCTS[type]
     hints = _hints(type)
     names = [name for name in type.__struct_fields__ if name != "extra"]
-    parts = [name / _subcon(hints[name]) for name in names]
+    parts = []
+    last = ""
+    for name in names:
+        subcon, is_optional, is_fixed = _subcon(hints[name])
+        if is_optional and is_fixed:
+            subcon = construct.Optional(subcon)
+            last = name
+        elif is_optional:
+            subcon = construct.If(functools.partial(_is_there, last), subcon)
+        parts.append(name / subcon)
     if issubclass(type, BitField):
         width = sum(part.sizeof() for part in parts)
         whole = construct.ByteSwapped(construct.BitStruct(*reversed(parts)))
@@ -782,16 +800,21 @@ def _hex(subcon: Any) -> Any:
 _HEX_REST: Final = _hex(construct.GreedyBytes)
 
 
-def _subcon(hint: Any) -> Any:
+def _is_there(name: str, context: Any) -> bool:
+    return context[name] is not None
+
+
+def _subcon(hint: Any) -> tuple[Any, bool, bool]:
+    """The construct of a field, whether it is optional, whether its size is fixed."""
     plain, mark = _split(hint)
     if mark is None:
         subcon = construct_of(plain)
     elif isinstance(mark, _Repeated):
-        element = _subcon(*_members(plain))
+        element, _, _ = _subcon(*_members(plain))
         subcon = construct.GreedyRange(element) if mark.count is None else construct.Array(mark.count, element)
-        return construct.ExprAdapter(subcon, lambda items, _: tuple(items), lambda items, _: list(items))
+        subcon = construct.ExprAdapter(subcon, lambda items, _: tuple(items), lambda items, _: list(items))
     elif isinstance(mark, ByLength | ByType):
-        return _entries_subcon(plain, mark)
+        subcon = _entries_subcon(plain, mark)
     elif isinstance(mark, _Terminated):
         whole = construct.GreedyBytes if mark.size is None else construct.Bytes(mark.size)
         subcon = construct.ExprAdapter(
@@ -801,13 +824,15 @@ def _subcon(hint: Any) -> Any:
         subcon = _hex(mark)
     else:
         subcon = mark
-    return construct.Optional(subcon) if type(None) in typing.get_args(hint) else subcon
+    optional = type(None) in (*typing.get_args(hint), *typing.get_args(plain))
+    fixed = not isinstance(mark, _Terminated | _Repeated | ByLength | ByType) and mark is not construct.GreedyBytes
+    return subcon, optional, fixed and not (isinstance(mark, construct.Bytes) and callable(mark.length))
 
 
 def _entries_subcon(plain: Any, shape: ByLength | ByType) -> Any:
     members = {member.TYPE: construct_of(member) for member in _members(plain) if member not in (Unknown, Rest)}
     numbers = {member: member.TYPE for member in _members(plain) if member not in (Unknown, Rest)}
-    kind = construct.BytesInteger(shape.type_size, swapped=True)
+    kind = construct.BytesInteger(shape.type_size, swapped=True) if shape.type_size else construct.Computed(0)
     if isinstance(shape, ByLength):
         gap = shape.length_at - shape.type_size
         header = shape.header_size
@@ -832,7 +857,8 @@ def _entries_subcon(plain: Any, shape: ByLength | ByType) -> Any:
                 raise construct.StreamError("an entry without a length")
             return length - header
 
-        entry = construct.Struct("kind" / kind, "gap" / construct.Bytes(0), "rest" / construct.Bytes(rest))
+        bounded = construct.IfThenElse(construct.this._parsing, construct.Bytes(rest), construct.GreedyBytes)
+        entry = construct.Struct("kind" / kind, "gap" / construct.Bytes(0), "rest" / bounded)
 
     def load(value: Any, context: Any) -> Record:
         payload = value.gap + value.rest
