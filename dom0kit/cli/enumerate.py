@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
         from dom0kit.cli.text.layout import show
         from dom0kit.cli.text.report import report
 
-        show(*report(platform, only=options.only, remark=remark))
+        show(*report(platform, remark=remark))
     return FOUND if any(finding.severity is not Severity.INFO for finding in platform.findings) else FINE
 
 

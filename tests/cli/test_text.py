@@ -13,8 +13,8 @@ from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace, NamespaceOb
 from dom0kit.address import IntxPin, IoapicPin, Polarity, Sbdf, Trigger
 from dom0kit.cli.text import acpi, capabilities, interrupts, pci
 from dom0kit.cli.text.layout import Line, plain
-from dom0kit.ioapic.controllers import Ioapic, IoapicSet, PinsFrom
-from dom0kit.ioapic.intx import GsiLine, Intx, IntxRoute, NoRoute
+from dom0kit.ioapic.controllers import Ioapic, PinsFrom
+from dom0kit.ioapic.intx import GsiLine, IntxRoute, NoRoute
 from dom0kit.pci import topology
 from dom0kit.pci.capabilities import EXTENDED, STANDARD
 from dom0kit.pci.config_space import decode_function
@@ -61,10 +61,11 @@ def test_pci_functions_stand_below_their_bridge() -> None:
         function("0000:00:01.0", bridge(), driver="pcieport", iommu_group="3"),
         function("0000:01:00.0", endpoint()),
     )
-    tree = pci.tree(functions, topology.build(functions)[0], NAMES)
+    tree = pci.tree(functions, topology.build(functions)[0], (), NAMES)
     assert text(tree) == (
         "bus 0000:00\n"
-        "  0000:00:01.0 PCI bridge: Red Hat, Inc. PCIe Root port [1b36:000c] rev 00, driver pcieport, INTA, group 3\n"
+        "  0000:00:01.0 PCI bridge: Red Hat, Inc. PCIe Root port [1b36:000c] rev 00, "
+        "driver pcieport, INTA, iommu_group 3\n"
         "    bus     01\n"
         "    memory  0xfe200000-0xfe3fffff  2M\n"
         "    [40]    MSI: on, 1 of 1, 0xfee01000 data 0x4021\n"
@@ -151,7 +152,7 @@ def test_an_evaluation() -> None:
 def test_ioapics_say_where_their_number_of_pins_is_from() -> None:
     first = Ioapic(2, 0xFEC00000, 0, 24, PinsFrom.BOOT_LOG, 0x20, True, None, None)
     second = Ioapic(9, 0xFEC01000, 24, 8, PinsFrom.NEXT_BASE, None, False, r"\_SB.APIC", Sbdf(0, 0, 5, 4))
-    assert text(interrupts.ioapics(IoapicSet((first, second)))) == (
+    assert text(interrupts.ioapics((first, second))) == (
         "IOAPIC 2  0xfec00000  GSI 0-23   24 pins                           version 0x20\n"
         "IOAPIC 9  0xfec01000  GSI 24-31  8 pins (from next IOAPIC's base)  0000:00:05.4, \\_SB.APIC, not in the MADT\n"
     )
@@ -159,25 +160,23 @@ def test_ioapics_say_where_their_number_of_pins_is_from() -> None:
 
 def test_routes_show_their_steps() -> None:
     one, other = Sbdf(0, 0, 1, 0), Sbdf(0, 0, 2, 0)
-    intx = Intx(
-        (
-            IntxRoute(
-                sbdf=one,
-                pin=IntxPin.A,
-                gsi=16,
-                ioapic_pin=IoapicPin(2, 16),
-                trigger=Trigger.LEVEL,
-                polarity=Polarity.LOW,
-                steps=("INTA of 0000:00:01.0", r"\_SB.PCI0._PRT entry 4", "GSI 16 = IOAPIC 2 pin 16"),
-                shared_with=(other,),
-            ),
-            IntxRoute(sbdf=other, pin=IntxPin.B, reason=NoRoute.NO_PRT, steps=("INTB of 0000:00:02.0", "none")),
+    routes = (
+        IntxRoute(
+            sbdf=one,
+            pin=IntxPin.A,
+            gsi=16,
+            ioapic_pin=IoapicPin(2, 16),
+            trigger=Trigger.LEVEL,
+            polarity=Polarity.LOW,
+            steps=("INTA of 0000:00:01.0", r"\_SB.PCI0._PRT entry 4", "GSI 16 = IOAPIC 2 pin 16"),
+            shared_with=(other,),
         ),
-        (GsiLine(16, IoapicPin(2, 16), (one, other)),),
+        IntxRoute(sbdf=other, pin=IntxPin.B, reason=NoRoute.NO_PRT, steps=("INTB of 0000:00:02.0", "none")),
     )
-    assert text(interrupts.routes(intx)) == (
+    gsis = (GsiLine(16, IoapicPin(2, 16), (one, other)),)
+    assert text(interrupts.routes(routes)) == (
         "0000:00:01.0  INTA  GSI 16  IOAPIC 2 pin 16  level low  shared with 1 function\n"
         "  \\_SB.PCI0._PRT entry 4\n"
         f"0000:00:02.0  INTB  no GSI  {NoRoute.NO_PRT.value}\n"
     )
-    assert text(interrupts.lines(intx)) == "GSI 16  IOAPIC 2 pin 16  0000:00:01.0 0000:00:02.0\n"
+    assert text(interrupts.lines(gsis)) == "GSI 16  IOAPIC 2 pin 16  0000:00:01.0 0000:00:02.0\n"

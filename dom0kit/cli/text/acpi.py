@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from dom0kit.acpi.aml import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
 from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace
 from dom0kit.acpi.tables.table import Table
 from dom0kit.cli.text.layout import Cell, Line, Section, columns, count, line
+from dom0kit.finding import Finding
 
 
-def tables(all_tables: Sequence[Table]) -> list[Line]:
-    """One row a table: name, revision, length, makers, and what is wrong with it."""
+def tables(all_tables: Sequence[Table], findings: Sequence[Finding]) -> list[Line]:
+    """One row a table: name, length, revision, makers, and what is wrong with it."""
+    told = Counter(finding.where for finding in findings)
     rows: list[Sequence[Cell]] = []
     for table in all_tables:
-        wrong = [] if table.checksum_ok is not False else ["wrong checksum"]
-        if table.findings:
-            wrong.append(count(len(table.findings), "finding"))
-        marks = ["dynamic"] if table.dynamic else []
-        head = table.header
+        head, told_of = table.header, told[f"table:{table.name}"]
         rows.append(
             (
                 (table.name, "bold"),
@@ -28,7 +27,8 @@ def tables(all_tables: Sequence[Table]) -> list[Line]:
                 "" if head is None else head.oem_id.strip("\0 "),
                 "" if head is None else head.oem_table_id.strip("\0 "),
                 "" if head is None else head.creator_id.strip("\0 "),
-                (", ".join(wrong), "yellow") if wrong else ", ".join(marks),
+                "dynamic" if table.dynamic else "",
+                (count(told_of, "finding") if told_of else "", "yellow"),
             )
         )
     return columns(rows, right=[1])

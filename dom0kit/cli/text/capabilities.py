@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dom0kit.cli.text.layout import about, size
+from dom0kit.cli.text.layout import about, count, size
 from dom0kit.pci.capabilities import EXTENDED, STANDARD
 
 _TITLES = {known.module: known.title for known in reversed((*STANDARD.values(), *EXTENDED.values())) if known.module}
@@ -70,7 +70,7 @@ def _msix(c: Any) -> str:
     return _join(
         [
             _on(c.enabled) + (" but masked" if c.enabled and c.masked else ""),
-            f"{c.vectors} vectors",
+            count(c.vectors, "vector"),
             f"table BAR {c.table_bar}+{c.table_offset:#x}",
             f"PBA BAR {c.pba_bar}+{c.pba_offset:#x}",
         ]
@@ -82,7 +82,7 @@ def _express(c: Any) -> str:
     if c.link is not None:
         most = f"{_speed(c.link.max_speed)} x{c.link.max_width}"
         now = f"{_speed(c.link.speed)} x{c.link.width}" if c.link.width else "down"
-        parts.append(f"link {now}" if now == most else f"link {now} of {most}")
+        parts.append(f"link {now}" if now == most or not c.link.max_width else f"link {now} of {most}")
     if c.slot is not None and c.slot_implemented:
         kinds = _of(c.slot, hot_plug_capable="hotplug", hot_plug_surprise="surprise", power_controller="power control")
         parts.append(" ".join([f"slot {c.slot.number}", *kinds, "occupied" if c.slot.presence else "empty"]))
@@ -132,7 +132,7 @@ def _rebar(c: Any) -> str:
 
 def _virtual_channels(c: Any) -> str:
     enabled = [f"VC{channel.id}" for channel in c.channels if channel.enabled]
-    return _join([f"{len(c.channels)} channel" + ("s" if len(c.channels) != 1 else ""), " ".join(enabled) or None])
+    return _join([count(len(c.channels), "channel"), " ".join(enabled) or None])
 
 
 def _aer(c: Any) -> str:
@@ -170,7 +170,7 @@ DETAILS: dict[str, Callable[[Any], str]] = {
     "serial-number": lambda c: str(c.serial_number),
     "vendor-specific": lambda c: f"{c.length} bytes",
     "vendor-specific-extended": lambda c: f"id {c.id:#06x} revision {c.revision}, {c.length} bytes",
-    "virtio": lambda c: f"{_VIRTIO.get(c.structure, c.structure)}, BAR {c.bar}+{c.bar_offset:#x} {size(c.size)}",
+    "virtio": lambda c: f"virtio {_VIRTIO.get(c.structure, c.structure)}, BAR {c.bar}+{c.bar_offset:#x} {size(c.size)}",
     "truncated": lambda c: "cut off",
     "ht-msi-mapping": lambda c: _join(["MSI mapping", _on(c.enabled)]),
     "ht-slave": lambda c: "slave",

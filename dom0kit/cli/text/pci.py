@@ -9,6 +9,7 @@ from dom0kit.cli.text import capabilities
 from dom0kit.cli.text.layout import Cell, Line, columns, line, size
 from dom0kit.pci.function import Bar, BarKind, Bridge, CardBus, Function, Rom
 from dom0kit.pci.names import PciIds
+from dom0kit.pci.reset import Reset, Resets
 from dom0kit.pci.topology import Bus, Slot, Topology
 
 _BAR_KINDS = {
@@ -19,10 +20,11 @@ _BAR_KINDS = {
 }
 
 
-def tree(functions: Sequence[Function], topology: Topology, names: PciIds) -> list[Line]:
+def tree(functions: Sequence[Function], topology: Topology, all_resets: Sequence[Resets], names: PciIds) -> list[Line]:
     """One line for each root bus, its functions under it, and so on below each bridge."""
     by_address = {function.sbdf: function for function in functions}
     slots = {slot.bridge: slot for slot in topology.slots}
+    resets = {of.function: of for of in all_resets}
     shown: set[tuple[int, int]] = set()
 
     def of_bus(bus: Bus) -> Iterator[Line]:
@@ -39,7 +41,7 @@ def tree(functions: Sequence[Function], topology: Topology, names: PciIds) -> li
                 yield from of_bus(below)
 
     def of_function(function: Function) -> Line:
-        children = _facts(function, slots.get(function.sbdf))
+        children = _facts(function, slots.get(function.sbdf), resets.get(function.sbdf))
         behind = topology.secondary(function.sbdf)
         if behind is not None:
             children += of_bus(behind)
@@ -53,7 +55,7 @@ def _heading(function: Function, names: PciIds) -> list[Cell]:
         f"rev {function.revision:02x}",
         f"driver {function.driver}" if function.driver else "",
         f"INT{function.interrupt_pin.value}" if function.interrupt_pin else "",
-        f"group {function.iommu_group}" if function.iommu_group is not None else "",
+        f"iommu_group {function.iommu_group}" if function.iommu_group is not None else "",
         f"node {function.numa_node}" if function.numa_node is not None else "",
         f"VF of {function.physical_function}" if function.physical_function else "",
         "asleep" if function.asleep else "",
@@ -65,7 +67,7 @@ def _heading(function: Function, names: PciIds) -> list[Cell]:
     ]
 
 
-def _facts(function: Function, slot: Slot | None) -> list[Line]:
+def _facts(function: Function, slot: Slot | None, resets: Resets | None) -> list[Line]:
     rows: list[tuple[Cell, ...]] = []
     if function.bridge is not None:
         rows += _bridge(function.bridge)
@@ -73,14 +75,15 @@ def _facts(function: Function, slot: Slot | None) -> list[Line]:
         rows += _cardbus(function.cardbus)
     if slot is not None:
         rows.append(("slot", _slot(slot)))
-    rows += [_bar(bar) for bar in function.bars]
+    is_virtual = function.physical_function is not None
+    rows += [_bar(bar, "VF BAR" if bar.virtual and not is_virtual else "BAR") for bar in function.bars]
     if function.rom is not None:
         rows.append(_rom(function.rom))
     for capability in function.capabilities:
         title, detail = capabilities.title(capability), capabilities.detail(capability)
         rows.append((f"[{capability.offset:02x}]", f"{title}: {detail}" if detail else title))
-    if function.reset_methods is not None:
-        rows.append(("reset", ", ".join(function.reset_methods) or "impossible"))
+    if resets is not None and resets.ways:
+        rows.append(("reset", ", ".join(map(_reset, resets.ways))))
     return columns([((row[0] if isinstance(row[0], tuple) else (row[0], "dim")), *row[1:]) for row in rows])
 
 
@@ -113,10 +116,17 @@ def _slot(slot: Slot) -> str:
     return ", ".join([f"{name} ({slot.kind.value})", *(mark for mark, holds in marks.items() if holds)])
 
 
-def _bar(bar: Bar) -> tuple[Cell, ...]:
+def _reset(way: Reset) -> str:
+    if way.available:
+        return f"{way.method.value} ({way.detail})" if way.detail else way.method.value
+    blocked = f"would reset {len(way.blocked_by)} more" if way.blocked_by else way.detail
+    return f"no {way.method.value} ({blocked})"
+
+
+def _bar(bar: Bar, name: str) -> tuple[Cell, ...]:
     kind = _BAR_KINDS[bar.kind] + (" prefetchable" if bar.prefetchable else "")
     return (
-        f"{'VF BAR' if bar.virtual else 'BAR'} {bar.index}",
+        f"{name} {bar.index}",
         f"{bar.address:#x}" if bar.address else "unassigned",
         _size(bar.size),
         kind,

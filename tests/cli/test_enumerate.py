@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""``dom0kit enumerate`` from end to end, on the recordings that the package ships."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dom0kit
+from dom0kit.cli import FINE, FOUND, UNUSABLE, main
+from dom0kit.cli.enumerate import PARTS, SHIPPED
+from dom0kit.finding import Severity
+from dom0kit.platform import Part, Platform
+from dom0kit.serial import decode, encode
+from dom0kit.source.errors import UnreadableSource
+
+RECORDINGS = sorted((Path(dom0kit.__file__).parent / "recordings").glob("*.d0k"))
+EXPECTED = {True: FOUND, False: FINE}
+
+
+def status_of(platform: Platform) -> int:
+    return EXPECTED[any(finding.severity is not Severity.INFO for finding in platform.findings)]
+
+
+def test_the_recording_for_containers_is_shipped() -> None:
+    assert SHIPPED in RECORDINGS
+
+
+def test_the_parts_are_those_of_the_platform() -> None:
+    assert list(PARTS) == [part.value for part in Part]
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+def test_text_begins_with_the_machine_and_its_findings(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["enumerate", "--from", str(recording), "--no-aml"])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("machine ")
+    labels = [line.split("  ")[0] for line in lines[: lines.index("")]]
+    assert labels[-1] == "findings"
+    assert {"seen from", "CPUs", "ACPI"} <= set(labels)
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.endswith(" ") for line in lines)
+    assert status == (FOUND if "  warning  " in captured.out or "  error  " in captured.out else FINE)
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+def test_json_is_complete_stable_and_versioned(recording: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    arguments = ["enumerate", "--from", str(recording), "--no-aml", "--format", "json"]
+    status = main(arguments)
+    first = capfdbinary.readouterr().out
+    main(arguments)
+    assert capfdbinary.readouterr().out == first
+    assert next(iter(json.loads(first))) == "version"
+    platform = decode(first, Platform)
+    assert encode(platform, indent=2) + b"\n" == first
+    assert status == status_of(platform)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_part_alone(part: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    arguments = ["enumerate", "--from", str(SHIPPED), "--no-aml", "--only", part]
+    main([*arguments, "--format", "json"])
+    assert decode(capfdbinary.readouterr().out, Platform).parts == (Part(part),)
+    main(arguments)
+    text = capfdbinary.readouterr().out.decode()
+    titles = {
+        "acpi": "ACPI tables",
+        "pci": "PCI",
+        "interrupts": "IOAPICs",
+        "cpus": "CPUs",
+        "memory": "memory",
+    }
+    assert f"\n{titles[part]}\n" in text
+    others = {"acpi": "IOAPICs", "pci": "IOAPICs", "interrupts": "CPUs", "cpus": "memory", "memory": "CPUs"}
+    assert f"\n{titles[others[part]] if others[part] in titles else others[part]}\n" not in text
+
+
+def test_tables_and_functions_from_two_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "TEST.dat").write_bytes(b"TEST" + (36).to_bytes(4, "little") + bytes(28))
+    functions = tmp_path / "lspci.txt"
+    rows = "".join(f"{at:02x}: " + " ".join(["00"] * 16) + "\n" for at in range(16, 64, 16))
+    functions.write_text("00:1f.0 ISA bridge: one\n00: 86 80 18 29" + " 00" * 12 + "\n" + rows)
+    assert main(["enumerate", "--acpi", str(tables), "--pci", str(functions), "--no-aml"]) in (FINE, FOUND)
+    text = capsys.readouterr().out
+    assert "\n  TEST  36  rev 0\n" in text
+    assert "0000:00:1f.0" in text
+    assert main(["enumerate", "--pci", str(functions)]) in (FINE, FOUND)
+    assert "ACPI" not in capsys.readouterr().out.split("\n\n")[0]
+
+
+def test_a_machine_that_shows_nothing_gets_a_recording(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def container(*, wake: bool) -> None:
+        raise UnreadableSource("This machine shows nothing.")
+
+    monkeypatch.setattr("dom0kit.source.live.live", container)
+    assert main(["enumerate", "--no-aml"]) in (FINE, FOUND)
+    first, empty, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "This machine shows nothing; this is qemu-q35.d0k of dom0kit instead."
+    assert (empty, second.split()[0]) == ("", "machine")
+    main(["enumerate", "--no-aml", "--format", "json"])
+    captured = capsys.readouterr()
+    assert decode(captured.out.encode(), Platform).origin.name.endswith("qemu-q35.d0k")
+    assert captured.err == f"dom0kit: {first}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"Dear all, please find attached\n", "no known form"),
+        (bytes(range(256)) * 40, "no known form"),
+        (b"\x1f\x8b" + bytes(100), ""),
+    ],
+)
+def test_what_is_no_machine_is_one_sentence(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    assert main(["enumerate", "--from", str(file)]) == UNUSABLE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"dom0kit: {file} ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert "bug" not in captured.err
+
+
+@pytest.mark.parametrize("path", ["missing", ".", "/dev/zero"])
+def test_what_is_not_there_is_one_sentence(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["enumerate", "--from", path]) == UNUSABLE
+    said = capsys.readouterr().err
+    assert said.startswith(f"dom0kit: {path} ")
+    assert said.count("\n") == 1
+    assert "bug" not in said
+
+
+def test_a_pipe_needs_no_rich() -> None:
+    script = (
+        "import sys; from dom0kit.cli import main; main(sys.argv[1:]); "
+        "print('rich' in sys.modules, 'construct' in sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, "enumerate", "--from", str(SHIPPED), "--only", "pci"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.split()[0] == "False"
+
+
+def test_a_terminal_gets_a_tree_in_colour() -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", str(SHIPPED), "--no-aml", "--only", "pci"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    child = subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment | {"TERM": "xterm-256color"})
+    os.close(theirs)
+    text = b""
+    try:
+        while part := os.read(ours, 65536):
+            text += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert child.wait(60) in (FINE, FOUND)
+    assert "├─ ".encode() in text
+    assert b"\x1b[1" in text
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_quiet() -> None:
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", str(SHIPPED), "--no-aml", "--format", "json"]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE) as child:
+        os.close(theirs)
+        assert os.read(ours, 10).startswith(b"{")
+        os.close(ours)
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+    assert child.returncode == 141
