@@ -10,6 +10,7 @@ from dom0kit.finding import Severity, rule
 from dom0kit.layout import (
     U8,
     U16,
+    U32,
     U64,
     Bit,
     BitField,
@@ -72,6 +73,13 @@ class PadEntry(DeviceEntry, frozen=True, kw_only=True, tag="pad"):
     """Type 0: four bytes without meaning."""
 
     TYPE: ClassVar[int] = 0x00
+
+
+class Pad8Entry(DeviceEntry, frozen=True, kw_only=True, tag="pad-8"):
+    """Type 40h: eight bytes without meaning."""
+
+    TYPE: ClassVar[int] = 0x40
+    reserved: U32 = 0
 
 
 class AllEntry(DeviceEntry, frozen=True, kw_only=True, tag="all"):
@@ -159,6 +167,7 @@ class AcpiDeviceEntry(DeviceEntry, frozen=True, kw_only=True, tag="acpi-device")
 
 IvhdEntry = (
     PadEntry
+    | Pad8Entry
     | AllEntry
     | SelectEntry
     | RangeStartEntry
@@ -382,7 +391,7 @@ def check(ivrs: Ivrs, header: Header, notes: Notes) -> None:
 def _check_ranges(number: int, block_entries: tuple[IvhdEntry, ...], notes: Notes) -> None:
     start: int | None = None
     for entry in block_entries:
-        if isinstance(entry, PadEntry):
+        if isinstance(entry, PadEntry | Pad8Entry):
             continue
         if isinstance(entry, RangeEndEntry):
             if start is None:
