@@ -110,7 +110,7 @@ def table_files(names: Iterable[str]) -> list[str]:
     for name in names:
         stem, ending = _split(name)
         if ending in _ENDINGS and (_BARE_NAME.fullmatch(stem) if not ending else stem):
-            found.append((natural(stem.upper()), _ENDINGS.index(ending), name))
+            found.append((natural(stem), _ENDINGS.index(ending), name))
     return [name for _, _, name in sorted(found)]
 
 
@@ -164,6 +164,8 @@ def _split(name: str) -> tuple[str, str]:
 def _table_name(stem: str, data: bytes) -> str:
     """The name in sysfs of a table from a file ``stem``: files write an odd character of the signature as ``_``."""
     signature = _signature(data)
+    if signature == "RSDP":
+        return signature
     stem = re.sub(r"[^!-.0-~]", "_", stem.upper())[:16]
     rest = stem[4:]
     alike = re.sub(r"[^A-Z0-9]", "_", signature.upper()) == re.sub(r"[^A-Z0-9]", "_", stem[:4])
@@ -181,6 +183,8 @@ _DUMP_END: Final = re.compile(rb"\n(?![0-9A-Fa-f]{2,3}: )")
 _OFFSET: Final = re.compile(rb"\n([0-9A-Fa-f]{2,3}): ")
 _OFFSETS: Final = [b"%02x" % offset for offset in range(0, MAX_CONFIG, 16)]
 _HEX_ROW: Final = re.compile(rb"(?:[0-9A-Fa-f]{2}(?: |$)){0,16}")
+_STRAY_ROW: Final = re.compile(rb"\n[0-9A-Fa-f]{2,3}: [^\n]*")
+_MAX_DUMP: Final = 1 << 16
 _MAX_BLOCK: Final = 1 << 20
 _MAX_BLOCKS: Final = 4 * MAX_FUNCTIONS
 _NEEDED: Final = 8
@@ -215,36 +219,27 @@ def read_lspci(file: str, chunks: Iterable[bytes]) -> MemorySource:
     findings = Findings()
     functions: dict[Sbdf, RawFunction] = {}
     slots: dict[str, bytes] = {}
-    count = 0
-    for text, dump in _blocks(file, chunks, findings):
-        count += 1
-        heads = list(FUNCTION_LINE.finditer(text))
-        if count > _MAX_BLOCKS:
-            findings.add(TOO_MUCH, "source", f"more than {_MAX_BLOCKS} dumps in {file}; the rest is left out")
-            break
-        if dump and not heads:
+    for count, (name, facts, dump) in enumerate(_stanzas(_blocks(file, chunks, findings))):
+        if not name:
             findings.add(DAMAGED, "source", f"a hexadecimal dump in {file} without a line that says of what")
-        for index, head in enumerate(heads):
-            last = index + 1 == len(heads)
-            try:
-                address = Sbdf.parse(head[1].decode("ascii"))
-            except ValueError:
-                findings.add(DAMAGED, "source", f"{head[1].decode('ascii')!r} in {file} is no PCI function")
-                continue
-            count += 1
-            if count > _MAX_BLOCKS or (len(functions) >= MAX_FUNCTIONS and address not in functions):
-                findings.add(TOO_MUCH, "source", f"more than {MAX_FUNCTIONS} functions in {file}; the rest is left out")
-                return _lspci_source(file, functions, slots, findings)
-            facts = text[head.start() : len(text) if last else heads[index + 1].start()]
-            attributes = _attributes(facts, address, slots) if b"\n" in facts else {}
-            config = _config(dump, address, findings) if last and dump else b""
-            before = functions.get(address)
-            if before is not None and before.config and config:
-                findings.add(DUPLICATE, f"pci:{address}", f"{address} is twice in {file}")
-            elif before is not None:
-                functions[address] = RawFunction(address, before.config or config, {**attributes, **before.attributes})
-            else:
-                functions[address] = RawFunction(address, config, attributes)
+            continue
+        try:
+            address = Sbdf.parse(name.decode("ascii"))
+        except ValueError:
+            findings.add(DAMAGED, "source", f"{name.decode('ascii')!r} in {file} is no PCI function")
+            continue
+        if count > _MAX_BLOCKS or (len(functions) >= MAX_FUNCTIONS and address not in functions):
+            findings.add(TOO_MUCH, "source", f"more than {MAX_FUNCTIONS} functions in {file}; the rest is left out")
+            break
+        attributes = _attributes(facts, address, slots) if b"\n" in facts else {}
+        config = _config(dump, address, findings) if dump else b""
+        before = functions.get(address)
+        if before is not None and before.config and config:
+            findings.add(DUPLICATE, f"pci:{address}", f"{address} is twice in {file}")
+        elif before is not None:
+            functions[address] = RawFunction(address, before.config or config, {**attributes, **before.attributes})
+        else:
+            functions[address] = RawFunction(address, config, attributes)
     return _lspci_source(file, functions, slots, findings)
 
 
@@ -269,9 +264,34 @@ def _lspci_source(
     )
 
 
+def _stanzas(blocks: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Of each function its address, its decoded lines and its dump, with the rows that a wrapped one cut off.
+
+    The address is empty for a dump that comes before any.
+    """
+    name = facts = dump = b""
+    for text, rows in blocks:
+        heads = list(FUNCTION_LINE.finditer(text))
+        behind = text[: heads[0].start()] if heads else text
+        if len(dump) < _MAX_DUMP:
+            dump += b"".join(match[0] for match in _STRAY_ROW.finditer(behind)) if dump else b""
+            if not heads:
+                dump += rows
+        for index, head in enumerate(heads):
+            if name or dump:
+                yield name, facts, dump
+            end = heads[index + 1].start() if index + 1 < len(heads) else len(text)
+            name, facts, dump = head[1], text[head.start() : end], b""
+        if heads:
+            dump = rows
+    if name or dump:
+        yield name, facts, dump
+
+
 def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[tuple[bytes, bytes]]:
     """Pairs of decoded text and the dump behind it (rows, each with its line end in front; empty at the end)."""
     rest = b"\n"
+    count = 0
     for chunk in chunks:
         buffer = rest + chunk.replace(b"\r", b"")
         at = 0
@@ -281,6 +301,10 @@ def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[
                 break
             yield buffer[at:start], buffer[start : end.start()]
             at = end.start()
+            count += 1
+            if count > _MAX_BLOCKS:
+                findings.add(TOO_MUCH, "source", f"more than {_MAX_BLOCKS} dumps in {file}; the rest is left out")
+                return
         rest = buffer[at:]
         if len(rest) > _MAX_BLOCK:
             if start >= 0:
@@ -333,7 +357,6 @@ def _config(dump: bytes, address: Sbdf, findings: Findings) -> bytes:
         whole += data
         if len(data) != 16:
             findings.add(DAMAGED, f"pci:{address}", f"the row at {at:#x} has {len(data)} readable bytes of 16")
-            break
     return bytes(whole)
 
 

@@ -45,7 +45,7 @@ _ARGUMENT_NAMES: Final = re.compile(
     re.ASCII,
 )
 """Kernel parameters that say how the machine is run; the values of all others are replaced."""
-_HARMLESS_VALUE: Final = re.compile(r"[\w .,:;+/*@$!#^%=&<>()\[\]\"-]{0,256}", re.ASCII)
+_HARMLESS_VALUE: Final = re.compile(r"[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\"", re.ASCII)
 _ARGUMENT: Final = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _TRIVIAL_VALUE: Final = re.compile(r"[0-9]{1,4}|on|off|yes|no|[yYnN]", re.ASCII)
 

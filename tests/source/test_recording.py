@@ -245,8 +245,7 @@ def test_a_bomb_does_not_go_off() -> None:
     big.size = 1 << 30
     head = member.tobuf() + manifest.ljust(512, b"\0") + big.tobuf()
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = compressor.compress(head) + compressor.compress(bytes(1 << 20)) * 0
-    bomb += b"".join(compressor.compress(bytes(1 << 20)) for _ in range(256)) + compressor.flush()
+    bomb = compressor.compress(head + bytes(1 << 20)) + compressor.flush()
     replayed = read_recording("x", iter([bomb]))
     assert replayed.file("proc/iomem") is None
     assert [finding.rule for finding in replayed.findings] == ["source.too-much"]
@@ -285,16 +284,21 @@ def test_a_gzip_of_something_else_is_refused() -> None:
             read_recording("x", iter([data]))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_no_mutation_makes_reading_raise(data: st.DataObject) -> None:
+@pytest.fixture(scope="module")
+def small() -> bytes:
     source = MemorySource(
         "x",
         SourceKind.RECORDING,
         tables=[RawTable("DSDT", machine.TABLES["DSDT"])],
         functions=[RawFunction(Sbdf(0, 0, 1, 0), machine.config(), {"irq": "1"})],
     )
-    plain = bytearray(gzip.decompress(recording_bytes(source)[0]))
+    return gzip.decompress(recording_bytes(source)[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_mutation_makes_reading_raise(small: bytes, data: st.DataObject) -> None:
+    plain = bytearray(small)
     for _ in range(data.draw(st.integers(0, 8))):
         plain[data.draw(st.integers(0, len(plain) - 1))] = data.draw(st.integers(0, 255))
     packed = bytearray(gzip.compress(bytes(plain), 1))
