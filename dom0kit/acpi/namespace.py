@@ -24,7 +24,7 @@ SAME_ROOT: Final = rule(
     title="two root bridges with the same segment and bus",
     meaning="Two present PCI root bridges say that they lead to the same bus of the same segment. An operating system "
     "uses the first and ignores the other, or enumerates the bus twice.",
-    advice="Look whether _BBN or _SEG of one of them depends on hardware that was not recorded (its evaluation says so).",
+    advice="Look whether _BBN or _SEG of one of them depends on hardware that was not recorded.",
     specification="ACPI 6.5, sections 6.5.5 (_BBN) and 6.5.6 (_SEG)",
 )
 
