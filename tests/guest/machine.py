@@ -23,7 +23,7 @@ BUILD = Path(__file__).parent.parent.parent / "build" / "guest"
 """Kernel images and initramfs, made once a checkout."""
 
 BOOT_SECONDS = 40
-"""A boot takes 3 to 8 s; one in some fifty (of a microvm, one in four) hangs before its first line."""
+"""A boot takes 3 to 8 s; one in some fifty hangs before its first line."""
 
 _MODULES = (
     "drivers/virtio/virtio_ring",
