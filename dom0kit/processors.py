@@ -339,12 +339,21 @@ def _affinities(entries: list[_Entry], tables: Sequence[Table]) -> tuple[Finding
     return notes.findings()
 
 
+_PROCESSOR_ID: Final = re.compile(r"ID ([0-9A-Fa-f]{1,2})\b")
+"""How the interpreter describes a Processor() object: its id, which is the UID of the MADT, in hexadecimal."""
+
+
 def _add_namespace(entries: list[_Entry], namespace: Namespace) -> None:
     """Paths of processor devices, and processors that only a _MAT tells of."""
     by_id = {entry.apic_id: entry for entry in entries}
     by_uid: dict[int, _Entry] = {}
     for entry in entries:
         by_uid.setdefault(entry.uid, entry)
+    declared = {
+        named.path: int(match[1], 16)
+        for named in namespace.objects
+        if named.type == "Processor" and (match := _PROCESSOR_ID.match(named.detail))
+    }
     for device in namespace.devices:
         if not (device.processor or device.hid == "ACPI0007"):
             continue
@@ -354,10 +363,9 @@ def _add_namespace(entries: list[_Entry], namespace: Namespace) -> None:
             if known is None and len(entries) < MAX_PROCESSORS:
                 known = by_id[said.apic_id] = said
                 entries.append(said)
-            uid = said.uid
         else:
-            uid = device.uid if isinstance(device.uid, int) else -1
-            known = by_uid.get(uid)
+            uid = declared.get(device.path, device.uid)
+            known = by_uid.get(uid) if isinstance(uid, int) else None
         if known is not None and known.aml_path is None:
             known.aml_path = device.path
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0kit import serial
-from dom0kit.acpi.namespace import AmlDevice, Namespace
+from dom0kit.acpi.namespace import AmlDevice, Namespace, NamespaceObject
 from dom0kit.acpi.tables import Table
 from dom0kit.processors import (
     Processors,
@@ -150,6 +150,15 @@ def test_processor_devices_of_the_namespace() -> None:
     assert processors.processors[2].state is HOT
     _, rules = seen(madt(local_apic(7, 0)), srat(affinity(0, 2)), namespace=Namespace(devices=(node, by_uid)))
     assert rules == ["cpu.pxm-differs"]
+
+
+def test_a_processor_object_has_its_uid_in_its_declaration() -> None:
+    namespace = Namespace(
+        objects=(NamespaceObject("\\_PR.CPU0", "Processor", "ID 0A Len 06 Addr 0000000000000410"),),
+        devices=(AmlDevice(path="\\_PR.CPU0", processor=True), AmlDevice(path="\\_PR.CPU1", processor=True)),
+    )
+    processors, _ = seen(madt(local_apic(1, 0), local_apic(10, 2)), namespace=namespace)
+    assert [each.aml_path for each in processors.processors] == [None, "\\_PR.CPU0"]
 
 
 CPUINFO = """processor\t: 0

@@ -8,11 +8,13 @@ read. What Linux says of the same function is compared: Documentation/ABI/testin
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from dom0kit.acpi.tables.madt import LocalApic, LocalX2apic, Madt
+from dom0kit.acpi.tables.table import Table
 from dom0kit.address import DeliveryMode, Sbdf
 from dom0kit.finding import Finding, Severity, rule
 from dom0kit.msi.messages import MessageFormat, MsiMessage, decode
@@ -130,17 +132,41 @@ class MsiState(msgspec.Struct, frozen=True):
     """Linux's numbers of its MSI or MSI-X interrupts, where recorded."""
 
 
+def reading(tables: Sequence[Table], chips: Iterable[str] = ()) -> tuple[MessageFormat, bool]:
+    """How to read the messages of a machine, and whether that is sure enough to find fault with them.
+
+    `chips`: the names of the kernel's interrupt controllers, where they are known. With a DMAR each message says
+    itself what it is. With an IVRS only the kernel knows whether it remaps. Without local APICs (Arm), without a MADT,
+    and under Xen the messages are somebody else's.
+    """
+    names = set(chips)
+    signatures = {table.signature for table in tables}
+    apic = any(
+        isinstance(entry, LocalApic | LocalX2apic)
+        for table in tables
+        if isinstance(table.content, Madt)
+        for entry in table.content.entries
+    )
+    judge = apic and not any(name.startswith("xen-") for name in names)
+    if "DMAR" in signatures:
+        return MessageFormat.VTD, judge
+    remaps = any(name.startswith("IR-") for name in names)
+    if "IVRS" in signatures:
+        return (MessageFormat.AMD_VI if remaps else MessageFormat.COMPATIBILITY), judge and bool(names)
+    return MessageFormat.COMPATIBILITY, judge and not remaps
+
+
 def observe(
     functions: Iterable[Function],
     format: MessageFormat = MessageFormat.COMPATIBILITY,
     *,
+    judge: bool = True,
     kernel: bool = False,
-    apic: bool = True,
 ) -> tuple[tuple[MsiState, ...], tuple[Finding, ...]]:
     """The state of each function that has a pin, MSI or MSI-X, ascending, and what is wrong.
 
-    `format`: how the machine reads messages (VTD where a DRHD remaps interrupts); `kernel`: the source has what the
-    kernel says of every function; `apic`: the machine has local APICs.
+    `format`: how the machine reads messages, and `judge`: whether that is sure enough to find fault with them; both
+    from `reading`. `kernel`: the source has what the kernel says of every function.
     """
     states: list[MsiState] = []
     findings: list[Finding] = []
@@ -157,7 +183,7 @@ def observe(
             kernel_irqs=function.msi_irqs,
         )
         states.append(state)
-        findings.extend(_check(function, state, apic))
+        findings.extend(_check(function, state, judge))
         if kernel and not function.asleep and function.power_state in (None, "D0", "unknown"):
             findings.extend(_compare(function, state))
     states.sort(key=lambda state: state.sbdf)
@@ -201,7 +227,7 @@ def _msix(msix: MsiX, function: Function) -> MsixUse:
     )
 
 
-def _check(function: Function, state: MsiState, apic: bool) -> Iterable[Finding]:
+def _check(function: Function, state: MsiState, judge: bool) -> Iterable[Finding]:
     where = function.where
     msi = state.msi
     if msi is not None and msi.enabled and state.msix is not None and state.msix.enabled:
@@ -210,7 +236,7 @@ def _check(function: Function, state: MsiState, apic: bool) -> Iterable[Finding]
         yield WITHOUT_MASTER.at(
             where, f"{state.mode.value} is enabled; the command register is {function.command:#06x}"
         )
-    if msi is None or not msi.enabled or not apic:
+    if msi is None or not msi.enabled or not judge:
         return
     message = msi.message
     if message is None or not message.is_interrupt:

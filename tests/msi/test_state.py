@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from dom0kit import serial
 from dom0kit.address import Sbdf
 from dom0kit.msi.messages import MessageFormat
-from dom0kit.msi.state import InterruptMode, MsiState, observe
+from dom0kit.msi.state import InterruptMode, MsiState, observe, reading
 from dom0kit.pci.config_space import decode_function
 from dom0kit.pci.function import Function
 from dom0kit.source.interface import RawFunction
+from tests.ioapic.tables import local_apic, madt, table
 
 HERE = Sbdf.parse("0000:02:00.0")
 
@@ -113,7 +114,7 @@ def test_what_is_wrong_with_an_enabled_message() -> None:
     assert state(function(msi(), msix()))[1] == ["msi.both-enabled"]
     assert state(function(msi(address=0x1000)))[1] == ["msi.not-an-interrupt"]
     assert state(function(msi(address=0, data=0)))[1] == ["msi.not-an-interrupt"]
-    assert state(function(msi(address=0x1000)), apic=False)[1] == []
+    assert state(function(msi(address=0x1000)), judge=False)[1] == []
     assert state(function(msi(data=0x1F)))[1] == ["msi.vector"]
     assert state(function(msi(data=0x20)))[1] == []
     assert state(function(msi(data=0x400)))[1] == ["msi.delivery-mode"]
@@ -131,6 +132,25 @@ def test_against_the_kernel() -> None:
     assert state(function(msi()), kernel=True)[1] == ["msi.kernel-differs"]
     assert state(function(msi()))[1] == []
     assert state(function(msi(), power_state="D3hot"), kernel=True)[1] == []
+
+
+def test_how_to_read_messages() -> None:
+    cpu = madt(local_apic(0, 0))
+    dmar, ivrs = table("DMAR", bytes(12)), table("IVRS", bytes(12))
+    plain, vtd, amd = MessageFormat.COMPATIBILITY, MessageFormat.VTD, MessageFormat.AMD_VI
+    for tables, chips, expected in (
+        ([cpu], [], (plain, True)),
+        ([cpu], ["PCI-MSI"], (plain, True)),
+        ([cpu], ["IR-PCI-MSI"], (plain, False)),
+        ([cpu, dmar], [], (vtd, True)),
+        ([cpu, ivrs], [], (plain, False)),
+        ([cpu, ivrs], ["PCI-MSI"], (plain, True)),
+        ([cpu, ivrs], ["IO-APIC", "IR-PCI-MSI-0000:00:01.0"], (amd, True)),
+        ([cpu, dmar], ["xen-pirq"], (vtd, False)),
+        ([madt()], [], (plain, False)),
+        ([], [], (plain, False)),
+    ):
+        assert reading(tables, chips) == expected
 
 
 @given(st.binary(max_size=256), st.sampled_from(MessageFormat), st.booleans())
