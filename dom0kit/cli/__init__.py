@@ -69,12 +69,11 @@ def _run(given: list[str]) -> int:
 
 def emit(text: str | bytes) -> int:
     """Write `text` to standard output, all of it and now; the status is `FINE`. Unusable where it cannot be written."""
+    data = memoryview(text if isinstance(text, bytes) else text.encode(sys.stdout.encoding, "backslashreplace"))
     try:
-        if isinstance(text, bytes):
-            sys.stdout.flush()
-            sys.stdout.buffer.write(text)
-        else:
-            sys.stdout.write(text)
+        sys.stdout.flush()
+        while data:  # with PYTHONUNBUFFERED a write may take only a part
+            data = data[sys.stdout.buffer.write(data) :]
         sys.stdout.flush()
     except BrokenPipeError:
         raise

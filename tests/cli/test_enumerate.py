@@ -179,11 +179,13 @@ def test_a_terminal_gets_a_tree_in_colour() -> None:
     assert b"\x1b[1" in text
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_quiet() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_nobody_reads_any_more_is_quiet(unbuffered: str) -> None:
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", str(SHIPPED), "--no-aml", "--format", "json"]
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE) as child:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment) as child:
         os.close(theirs)
         assert os.read(ours, 10).startswith(b"{")
         os.close(ours)
