@@ -13,18 +13,22 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from dom0kit import processors
+from dom0kit import memory, processors
 from dom0kit.acpi.namespace import Namespace, pci_addresses
 from dom0kit.acpi.tables import Table, cross_findings, decode_table
 from dom0kit.acpi.tables.mcfg import Mcfg
 from dom0kit.finding import Finding, Severity
-from dom0kit.ioapic import controllers, intx, kernel_view, legacy
+from dom0kit.ioapic import compare, controllers, intx, kernel_view, legacy
 from dom0kit.ioapic.controllers import Ioapic
 from dom0kit.ioapic.intx import GsiLine, IntxRoute
 from dom0kit.ioapic.kernel_view import KernelView
 from dom0kit.ioapic.legacy import LegacyInterrupts
 from dom0kit.ioapic.namespace import ioapic_devices
+from dom0kit.iommu.facts import IommuFacts, IommuKind
+from dom0kit.iommu.observe import isolation_groups, observe_iommu
+from dom0kit.memory import MemoryFacts
 from dom0kit.msi import state as msi_state
+from dom0kit.msi.messages import MessageFormat
 from dom0kit.msi.state import MsiState
 from dom0kit.pci import isolation, topology, windows
 from dom0kit.pci.config_space import decode_function
@@ -99,6 +103,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     """How each function can be reset."""
     groups: tuple[Group, ...] = ()
     """IOMMU groups as Linux would form them."""
+    iommu: IommuFacts | None = None
     ioapics: tuple[Ioapic, ...] = ()
     legacy: LegacyInterrupts | None = None
     """ISA interrupts, SCI and NMIs."""
@@ -111,6 +116,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     kernel: KernelView | None = None
     """What the kernel says of interrupts."""
     processors: Processors | None = None
+    memory: MemoryFacts | None = None
     findings: tuple[Finding, ...] = ()
     """The most severe first."""
 
@@ -149,6 +155,7 @@ def observe(
         progress("decoding PCI functions")
         functions = tuple(noted(decode_function(raw)) for raw in raw_functions)
         tree = noted(topology.build(functions))
+        remapping, remapping_findings = observe_iommu(tables, functions, tree)
         facts |= {"functions": functions, "topology": tree}
     if Part.PCI in parts:
         allocations = [
@@ -159,9 +166,10 @@ def observe(
         ]
         findings += topology.ecam_coverage(allocations, functions)
         findings += windows.check(functions, tree)
-        groups = isolation.groups(functions, tree, amd_iommu=any(table.signature == "IVRS" for table in tables))
+        findings += remapping_findings
+        groups = isolation_groups(remapping, functions, tree)
+        facts |= {"resets": noted(resets(functions, tree)), "groups": groups, "iommu": remapping}
         findings += isolation.compare(groups, functions)
-        facts |= {"resets": noted(resets(functions, tree)), "groups": groups}
     if Part.INTERRUPTS in parts:
         progress("routing interrupts")
         addresses = pci_addresses(namespace.devices, {raw.sbdf: raw.config for raw in raw_functions})
@@ -177,16 +185,21 @@ def observe(
             )
         )
         ways = noted(router.routes(ioapics))
+        isa = noted(legacy.observe(tables, ioapics))
+        findings += compare.compare(ways.routes, ioapics, isa, functions, kernel)
+        format, judge = msi_state.reading(tables, (interrupt.chip for interrupt in kernel.interrupts))
         facts |= {
             "ioapics": ioapics.ioapics,
-            "legacy": noted(legacy.observe(tables, ioapics)),
+            "legacy": isa,
             "routes": ways.routes,
             "lines": ways.lines,
-            "msi": noted(msi_state.observe(functions, kernel=source.kind in _WITH_KERNEL)),
+            "msi": noted(msi_state.observe(functions, format, judge=judge, kernel=source.kind in _WITH_KERNEL)),
             "kernel": kernel,
         }
     if Part.CPUS in parts:
         facts["processors"] = noted(processors.observe(tables, namespace, source))
+    if Part.MEMORY in parts:
+        facts["memory"] = noted(memory.observe(tables, namespace, source))
     return Platform(
         origin=Origin(
             name=source.name,
@@ -211,6 +224,16 @@ _WITH_KERNEL: Final = frozenset((SourceKind.LIVE, SourceKind.RECORDING))
 def _apart(facts: F) -> tuple[F, tuple[Finding, ...]]:
     """Facts that carry their own findings, and those: a Platform has all findings in one place."""
     return msgspec.structs.replace(facts, findings=()), facts.findings
+
+
+def _message_format(remapping: IommuFacts, kernel: KernelView) -> MessageFormat:
+    """How MSI messages are to be read. VT-d's format shows in the message itself, AMD's nowhere: where the kernel
+    names its interrupts ``IR-…``, it remaps them."""
+    if remapping.interrupt_remapping and remapping.kind is IommuKind.VT_D:
+        return MessageFormat.VTD
+    if remapping.kind is IommuKind.AMD_VI and any(each.chip.startswith("IR-") for each in kernel.interrupts):
+        return MessageFormat.AMD_VI
+    return MessageFormat.COMPATIBILITY
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
