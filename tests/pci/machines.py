@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from dom0kit.address import Sbdf
 from dom0kit.pci.config_space import decode_function
 from dom0kit.pci.function import Function
+from dom0kit.source.dumps import read_lspci
 from dom0kit.source.interface import RawFunction
 
 ENDPOINT, LEGACY, ROOT_PORT, UPSTREAM, DOWNSTREAM, TO_PCI, FROM_PCI, INTEGRATED, COLLECTOR = 0, 1, 4, 5, 6, 7, 8, 9, 10
@@ -48,9 +50,9 @@ def function(
 ) -> Function:
     """One function; `buses` (secondary, subordinate) makes it a bridge.
 
-    `slot` is Slot Capabilities, `slot_state` Slot Status; `acs` is (capability, control), `acs_wide` the same as dwords;
-    `sriov` is (TotalVFs, NumVFs, offset, stride), enabled when NumVFs is not 0; `pm` is No_Soft_Reset; `af` is AF
-    Capabilities.
+    `slot` is Slot Capabilities, `slot_state` Slot Status; `acs` is (capability, control), `acs_wide` the same as
+    dwords; `sriov` is (TotalVFs, NumVFs, offset, stride), enabled when NumVFs is not 0; `pm` is No_Soft_Reset; `af` is
+    AF Capabilities.
     """
     config = bytearray(size)
     sbdf = Sbdf.parse(address)
@@ -77,16 +79,16 @@ def function(
         standard.append(struct.pack("<HHHBB", 1, 3, 8 if pm else 0, 0, 0))
     if express is not None:
         flags = 2 | express << 4 | (0x100 if slot is not None else 0)
-        registers = struct.pack("<HHIHHIHHIHHHHI", 0x10, flags, 1 << 28 if flr else 0, 0, 0, 1 << 20, 0, 0, slot or 0, 0,
-                                slot_state, 0, 0, 0)  # fmt: skip
-        standard.append(registers + bytes(0x3C - len(registers)))
+        registers = struct.pack("<HHIHHIHH", 0x10, flags, 1 << 28 if flr else 0, 0, 0, 1 << 20, 0, 0)
+        registers += struct.pack("<IHH", slot or 0, 0, slot_state)
+        standard.append(registers.ljust(0x3C, b"\0"))
     if af is not None:
         standard.append(bytes((0x13, 0, 6, af, 0, 0, 0, 0)))
     if shpc:
         standard.append(bytes((0x0C, 0, 0, 0, 0, 0, 0, 0)))
-    where, link = 0x40, 0x34
+    where, pointer = 0x40, 0x34
     for capability in standard:
-        config[link], link = where, where + 1
+        config[pointer], pointer = where, where + 1
         config[where : where + len(capability)] = capability
         where += len(capability) + 3 & ~3
     extended: list[tuple[int, bytes]] = []
@@ -96,13 +98,32 @@ def function(
         extended.append((0x0D, struct.pack("<II", *acs_wide)))
     if sriov is not None:
         total, count, offset, stride = sriov
-        extended.append((0x10, struct.pack("<IHHHHHHHHHH", 0, bool(count), 0, total, total, count, 0, offset, stride, 0, 1)
-                         + bytes(0x24)))  # fmt: skip
-    where, link = 0x100, 0
+        registers = struct.pack("<IHHHHHHHHHH", 0, bool(count), 0, total, total, count, 0, offset, stride, 0, 1)
+        extended.append((0x10, registers.ljust(0x3C, b"\0")))
+    where, before = 0x100, 0
     for id, body in extended if size > 0x100 else ():
-        if link:
-            struct.pack_into("<I", config, link, struct.unpack_from("<I", config, link)[0] | where << 20)
+        if before:
+            struct.pack_into("<H", config, before + 2, 1 | where << 4)
         struct.pack_into("<I", config, where, id | 1 << 16)
         config[where + 4 : where + 4 + len(body)] = body
-        link, where = where, where + 4 + len(body)
+        before, where = where, where + 4 + len(body)
     return decode_function(RawFunction(sbdf, bytes(config), attributes or {}))[0]
+
+
+def recorded(dump: Path) -> list[Function]:
+    """The functions of a recorded `lspci -xxxx` text; of the sysfs files beside it where there are any."""
+    folder = dump.with_suffix("")
+    if not folder.is_dir():
+        with dump.open("rb") as text:
+            return [decode_function(raw)[0] for raw in read_lspci(dump.name, text).functions()]
+    functions = []
+    for place in sorted(folder.iterdir()):
+        if (place / "config").is_file():
+            attributes = {
+                file.name: file.read_text(errors="replace").strip()
+                for file in place.iterdir()
+                if file.is_file() and file.name != "config"
+            }
+            raw = RawFunction(Sbdf.parse(place.name), (place / "config").read_bytes(), attributes)
+            functions.append(decode_function(raw)[0])
+    return functions

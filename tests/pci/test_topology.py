@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -13,7 +16,8 @@ from dom0kit.pci import topology
 from dom0kit.pci.function import Function
 from dom0kit.pci.topology import PortKind, Slot, SlotKind, Topology, build
 from dom0kit.serial import decode, encode
-from tests.pci.machines import DOWNSTREAM, ENDPOINT, INTEGRATED, ROOT_PORT, TO_PCI, UPSTREAM, function
+from tests.corpus import lspci_dumps, needs_corpus
+from tests.pci.machines import DOWNSTREAM, ENDPOINT, INTEGRATED, ROOT_PORT, TO_PCI, UPSTREAM, function, recorded
 
 
 def at(*addresses: str) -> tuple[Sbdf, ...]:
@@ -78,7 +82,7 @@ def test_kinds_come_from_the_express_capability_or_the_header() -> None:
 
 
 def test_a_slot_says_what_its_registers_say() -> None:
-    # capabilities 000800dbh: number 1, hot-plug, surprise, power indicator, attention indicator, power controller, button
+    # 000800dbh: number 1, hot-plug, both indicators, power controller, attention button
     tree, _ = build(switch())
     assert tree.slots == (
         Slot(
@@ -215,12 +219,12 @@ def any_function(draw: st.DrawFn) -> Function:
     return function(address, sriov=sriov, express=draw(st.none() | st.integers(0, 15)), attributes=attributes)
 
 
-@hypothesis.given(st.lists(any_function(), max_size=24))
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.lists(any_function(), max_size=16))
+@hypothesis.settings(max_examples=150, deadline=None)
 def test_any_bus_numbers_give_a_tree(machine: list[Function]) -> None:
     tree, _ = build(machine)
     there = {one.sbdf for one in machine}
-    # every function is on exactly one bus, every bus but a root has one parent with a smaller number that has it as child
+    # every function is on one bus, every bus but a root has one parent with a smaller number and is among its children
     assert sorted(sbdf for bus in tree.buses for sbdf in bus.functions) == sorted(there)
     numbered = {(bus.segment, bus.number): bus for bus in tree.buses}
     assert len(numbered) == len(tree.buses)
@@ -266,6 +270,51 @@ def test_ecam_says_nothing_of_coverage_without_functions() -> None:
     assert topology.ecam_coverage([(3, 0, 9, 0xE0000000)], []) == ()
 
 
-def test_a_hundred_thousand_allocations_are_no_trouble() -> None:
-    allocations = [(n & 7, n & 0xFF, 255, n << 20) for n in range(1, 100_001)]
+def test_many_allocations_are_no_trouble() -> None:
+    allocations = [(n & 7, n & 0xFF, 255, n << 20) for n in range(1, 20_001)]
     assert topology.ecam_coverage(allocations, [function("00:00.0")])
+
+
+# --- recorded machines ------------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    # a discrete GPU that was switched off, and its root port with it
+    "combo-tfg13": ["pci.bridge-unconfigured"],
+    "hwloc-32em64t-2n8c-dax-nvme-mic-dimms": ["pci.bridge-unconfigured"],
+    "mac-macbookpro11-3": ["pci.bridge-unconfigured"],
+    # Apple firmware parks unused ports with secondary bus ff and subordinate bus fe
+    "mac-macmini5-1": ["pci.bus-range-empty"],
+    # the same, and two functions on bus ff that are all ones
+    "mac-macmini7-1": ["pci.bus-range-empty", "pci.bus-orphan"],
+}
+"""The recorded machines with something to say of their bus numbers; all others have nothing."""
+
+
+@needs_corpus
+def test_every_recorded_machine_gives_a_tree() -> None:
+    for dump in lspci_dumps():
+        machine = recorded(dump)
+        tree, findings = build(machine)
+        assert [finding.rule for finding in findings] == EXPECTED.get(dump.stem, []), dump.stem
+        assert {sbdf for bus in tree.buses for sbdf in bus.functions} == {one.sbdf for one in machine}
+        assert decode(encode(tree), Topology) == tree
+        for one in machine:
+            path = tree.path(one.sbdf)
+            assert path[-1] == one.sbdf
+            assert all(one.sbdf in tree.behind(bridge) for bridge in path[:-1])
+
+
+@needs_corpus
+@pytest.mark.skipif(shutil.which("lspci") is None, reason="no lspci on this machine (Debian package pciutils)")
+def test_the_path_of_every_recorded_function_is_that_of_lspci() -> None:
+    compared = 0
+    for dump in lspci_dumps():
+        tree, _ = build(recorded(dump))
+        command = ["lspci", "-D", "-n", "-PP", "-F", str(dump)]
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+            steps = line.split(" ", 1)[0].split("/")
+            segment = steps[0][: steps[0].index(":") + 1]
+            path = at(steps[0], *(segment + step for step in steps[1:]))
+            assert tree.path(path[-1]) == path, dump.stem
+            compared += len(path) > 1
+    assert compared > 150

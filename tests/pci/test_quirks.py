@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The data of known devices: every file fits its schema, and what does not fit is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dom0kit.pci
+from dom0kit.pci import quirks
+from dom0kit.pci.quirks import AliasFile, Isolates, IsolationFile, ResetFile, parse
+from tests.pci.machines import function
+
+FOLDER = Path(dom0kit.pci.__file__).parent / "quirks"
+GOOD = """
+[[isolation]]
+about = "a port"
+vendor = 0x1234
+devices = ["0001-0003", "00ff"]
+kinds = ["root port"]
+isolates = "kernel"
+source = "a datasheet"
+"""
+
+
+def test_every_file_fits_its_schema() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {"isolation.toml", "alias.toml", "reset.toml"}
+    parse((FOLDER / "isolation.toml").read_bytes(), IsolationFile)
+    parse((FOLDER / "alias.toml").read_bytes(), AliasFile)
+    parse((FOLDER / "reset.toml").read_bytes(), ResetFile)
+
+
+def test_ids_match_as_ranges_and_in_the_order_of_the_file() -> None:
+    (quirk,) = parse(GOOD.encode(), IsolationFile).isolation
+    index = quirks.Index([quirk])
+    assert quirk.isolates is Isolates.KERNEL
+    for device, hit in ((0, False), (1, True), (3, True), (4, False), (0xFF, True)):
+        assert bool(index.of(function("00:01.0", vendor=0x1234, device=device))) is hit
+    assert index.of(function("00:01.0", vendor=0x1235, device=1)) == ()
+    zhaoxin = quirks.isolation().of(function("00:01.0", vendor=0x1D17, device=0x0721))
+    assert [one.isolates for one in zhaoxin] == [Isolates.HARDWARE, Isolates.NO]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("devices =", "device ="),
+        ("isolates =", "isolate ="),
+        ('"kernel"', '"kernal"'),
+        ('"root port"', '"rootport"'),
+        ("0x1234", "0x12345"),
+        ("0x1234", '"1234"'),
+        ('"0001-0003"', '"0003-0001"'),
+        ('"00ff"', '"ff"'),
+        ('"00ff"', '"00FF"'),
+        ('["0001-0003", "00ff"]', "[]"),
+        ('source = "a datasheet"', ""),
+        ('source = "a datasheet"', 'source = ""'),
+        ("[[isolation]]", "[[isolations]]"),
+        ('about = "a port"', 'about = "a port'),
+    ],
+)
+def test_a_slip_is_an_error(old: str, new: str) -> None:
+    assert old in GOOD
+    parse(GOOD.encode(), IsolationFile)
+    with pytest.raises(ValueError, match=r"."):
+        parse(GOOD.replace(old, new).encode(), IsolationFile)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "",
+        "functions = [8]",
+        'addresses = ["xx.0"]',
+        'functions = [0]\nsubsystems = ["9005-02bb"]',
+        "all_devices = [-1]",
+    ],
+)
+def test_an_alias_must_be_one(alias: str) -> None:
+    entry = f'[[alias]]\nabout = "a"\nvendor = 1\ndevices = ["any"]\nsource = "s"\n{alias}\n'
+    others = "express_bridge = []\ntranslation_root = []\nproxy = []\n"
+    with pytest.raises(ValueError, match=r"."):
+        parse((others + entry).encode(), AliasFile)
+    parse((others + entry.replace(alias, "") + 'addresses = ["1f.7"]').encode(), AliasFile)
+
+
+def test_aliases_are_ids_on_the_bus() -> None:
+    def devfns(address: str, vendor: int, device: int) -> set[int]:
+        one = function(address, vendor=vendor, device=device)
+        return {devfn for quirk in quirks.aliases().of(one) for devfn in quirk.devfns(one.sbdf.devfn)}
+
+    assert devfns("01:02.0", 0x1B4B, 0x9230) == {0x11}
+    assert devfns("01:02.1", 0x1B4B, 0x9230) == set()
+    assert devfns("01:00.0", 0x8086, 0x2260) == {0x80, 0x88, 0x93}
+    assert devfns("01:00.0", 0x8086, 0x2954) == {d << 3 | f for d in range(32) for f in range(5)} - {0}
