@@ -258,13 +258,8 @@ class _Grouping:
             at = self._topology.upstream(at)
         way = _WayUp(None, None) if at is None else self._ways[at]
         for at in reversed(visited):
-            carries, turns = way.carries, way.turns
-            if self._is(quirks.translation_roots(), at):
-                carries = None
-            elif self._topology.kind(at) in _TO_CONVENTIONAL:
-                carries = at
-            if not self._verdict(at).isolated:
-                turns = at
+            carries = at if self._topology.kind(at) in _TO_CONVENTIONAL else way.carries
+            turns = way.turns if self._verdict(at).isolated else at
             way = self._ways[at] = _WayUp(carries, turns)
         return way
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 import functools
+import os.path
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from dom0kit.pci.function import Function
 from dom0kit.pci.topology import PortKind
 
-_FOLDER: Final = Path(__file__).with_name("quirks")
+_FOLDER: Final = os.path.join(os.path.dirname(__file__), "quirks")
 
 
 class Quirk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,7 +154,6 @@ class AliasFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     alias: tuple[AliasQuirk, ...]
     express_bridge: tuple[Quirk, ...]
-    translation_root: tuple[Quirk, ...]
     proxy: tuple[Quirk, ...]
 
 
@@ -206,12 +205,6 @@ def express_bridges() -> Index[Quirk]:
 
 
 @functools.cache
-def translation_roots() -> Index[Quirk]:
-    """``[[translation_root]]`` of ``alias.toml``."""
-    return Index(_alias_file().translation_root)
-
-
-@functools.cache
 def proxies() -> Index[Quirk]:
     """``[[proxy]]`` of ``alias.toml``."""
     return Index(_alias_file().proxy)
@@ -240,7 +233,8 @@ def _reset_file() -> ResetFile:
 
 
 def _load(name: str, type: type[F]) -> F:
-    return parse((_FOLDER / f"{name}.toml").read_bytes(), type)
+    with open(os.path.join(_FOLDER, f"{name}.toml"), "rb") as file:
+        return parse(file.read(), type)
 
 
 def parse(text: bytes, type: type[F]) -> F:

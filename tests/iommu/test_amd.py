@@ -163,6 +163,22 @@ def test_memory_blocks() -> None:
 def test_a_range_without_its_end_serves_nobody() -> None:
     facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, id_range(0, 0xFFFF)[:4], select(0x08)))], machine())
     assert facts.units[0].functions == at("00:01.0")
+    start, end = id_range(0, 0xFFFF)[:4], id_range(0, 0xFFFF)[4:]
+    facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, start, select(0x08), end))], machine())
+    assert facts.units[0].functions == at("00:01.0")
+    facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, start, bytes(4), end))], machine())
+    assert len(facts.units[0].functions) == len(machine())
+
+
+def test_ranges_are_merged() -> None:
+    facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, select(0x10), id_range(0, 7), id_range(8, 15), select(9)))], [])
+    assert facts.units[0].ranges == (IdRange(0, 16),)
+
+
+def test_an_alias_on_another_bus_joins_nobody() -> None:
+    facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, everything(), alias(0x0008, 0x0100)))], machine())
+    assert facts.units[0].aliases
+    assert at("00:01.0") in [group.functions for group in isolation_groups(facts, machine(), build(machine())[0])]
 
 
 entries = st.one_of(

@@ -123,6 +123,13 @@ def test_virtual_functions_do_not_count_as_functions_of_their_device() -> None:
         function("02:00.0", express=ENDPOINT),
     ]
     assert grouped(machine) == [["00:1c.0"], ["01:00.0"], ["01:00.1"], ["02:00.0"]]
+    beside = [
+        machine[0],
+        function("01:00.0", express=ENDPOINT, multifunction=True, sriov=(4, 1, 1, 1)),
+        function("01:00.1", express=ENDPOINT),
+        function("01:00.2", express=ENDPOINT),
+    ]
+    assert grouped(beside) == [["00:1c.0"], ["01:00.0", "01:00.2"], ["01:00.1"]]
     without = [function("00:1c.0", express=ROOT_PORT, buses=(1, 2)), *machine[1:]]
     assert grouped(without) == [["00:1c.0", "01:00.0", "01:00.1", "02:00.0"]]
 
@@ -341,7 +348,9 @@ class Reference:
         return None
 
 
-acs_values = st.none() | st.sampled_from([(ACS, ACS), (ACS, 0), (0x1F, 0x0D), (0x01, 0x01), (0, 0)])
+acs_values = st.none() | st.sampled_from(
+    [(ACS, ACS), (0x5F, ACS), (ACS, 0), (0x01, 0x01), (0, 0), *((ACS, ACS & ~bit) for bit in (0x01, 0x04, 0x08, 0x10))]
+)
 known_devices = st.sampled_from(
     [(0x1234, 1)] * 6 + [(0x8086, 1), (0x8086, 0x1C10), (0x1D17, 0x0721), (0x1D17, 0x0700), (0x1022, 0x780F),
                          (0x1022, 0x7809), (0x1B4B, 0x9230), (0x1B4B, 0x9230)]
@@ -373,7 +382,7 @@ def machines(draw: st.DrawFn) -> dict[str, Spec]:
         else:
             spec["express"] = draw(endpoint_kinds)
             owner = address[:-1] + "0"
-            if draw(st.integers(0, 5)) == 0 and spec["express"] == ENDPOINT and owner in machine and owner != address:
+            if draw(st.booleans()) and spec["express"] == ENDPOINT and owner in machine and owner != address:
                 spec["attributes"] = {"physfn": f"0000:{owner}"}
         machine[address] = spec
     return machine
@@ -425,6 +434,13 @@ def test_a_difference_to_the_kernel_is_a_finding() -> None:
     found = compare(groups(machine, build(machine)[0]), machine)
     assert [finding.where for finding in found] == ["pci:0000:00:1c.0", "pci:0000:01:00.0"]
     assert found[0].message == "the kernel's group 3 is 0000:00:1c.0; computed: 0000:00:1c.0 0000:01:00.0"
+    wider = [msgspec.structs.replace(one, iommu_group=7) for one in (*machine, function("00:05.0"))]
+    assert [finding.where for finding in compare(groups(wider, build(wider)[0]), wider)] == [
+        "pci:0000:00:05.0",
+        "pci:0000:00:1c.0",
+        "pci:0000:01:00.0",
+        "pci:0000:01:00.1",
+    ]
     agreeing = [msgspec.structs.replace(one, iommu_group=7) for one in machine]
     assert compare(groups(agreeing, build(agreeing)[0]), agreeing) == ()
 

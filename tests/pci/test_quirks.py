@@ -80,7 +80,7 @@ def test_a_slip_is_an_error(old: str, new: str) -> None:
 )
 def test_an_alias_must_be_one(alias: str) -> None:
     entry = f'[[alias]]\nabout = "a"\nvendor = 1\ndevices = ["any"]\nsource = "s"\n{alias}\n'
-    others = "express_bridge = []\ntranslation_root = []\nproxy = []\n"
+    others = "express_bridge = []\nproxy = []\n"
     with pytest.raises(ValueError, match=r"."):
         parse((others + entry).encode(), AliasFile)
     parse((others + entry.replace(alias, "") + 'addresses = ["1f.7"]').encode(), AliasFile)

@@ -9,11 +9,13 @@ from dom0kit.pci.windows import check
 from tests.corpus import lspci_dumps, needs_corpus
 from tests.pci.machines import function, recorded
 
-SIZES = {
-    "resource": "0x00000000e0000000 0x00000000e000ffff 0x0000000000040200\n"
-    + "0x0000000000000000 0x0000000000000000 0x0000000000000000\n" * 6
-}
-"""The kernel measured BAR 0 as 64 KiB."""
+
+def measured(*ranges: tuple[int, int]) -> dict[str, str]:
+    """The kernel's resource file for memory BARs of these first and last addresses."""
+    lines = [f"{first:#018x} {last:#018x} 0x0000000000040200" for first, last in ranges]
+    return {
+        "resource": "\n".join(lines + ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * (7 - len(lines)))
+    }
 
 
 def told(machine: list[Function]) -> list[tuple[str, str]]:
@@ -49,8 +51,8 @@ def test_bars_outside_are_told() -> None:
 def test_the_end_of_a_bar_counts_where_its_size_is_known() -> None:
     at_end = function("01:00.0", bars=(0xE00F8000,))
     assert told([PORT, at_end]) == []
-    measured = {"resource": SIZES["resource"].replace("e0000000", "e00f8000").replace("e000ffff", "e0107fff")}
-    assert told([PORT, function("01:00.0", bars=(0xE00F8000,), attributes=measured)]) != []
+    beyond = function("01:00.0", bars=(0xE00F8000,), attributes=measured((0xE00F8000, 0xE0107FFF)))
+    assert told([PORT, beyond]) == [("pci.bar-outside-window", "pci:0000:01:00.0")]
 
 
 def test_what_does_not_decode_is_not_told() -> None:
@@ -73,7 +75,7 @@ def test_a_window_must_be_inside_the_one_above() -> None:
 
 
 def test_functions_of_one_bus_must_not_decode_the_same() -> None:
-    first = function("01:00.0", bars=(0xE0000000,), attributes=SIZES)
+    first = function("01:00.0", bars=(0xE0000000,), attributes=measured((0xE0000000, 0xE000FFFF)))
     assert told([PORT, first, function("01:01.0", bars=(0xE0008000,))]) == [("pci.address-overlap", "pci:0000:01:01.0")]
     assert told([PORT, first, function("01:01.0", bars=(0xE0010000,))]) == []
     assert told([PORT, first, function("01:01.0", bars=(0xE0008000,), command=0)]) == []
@@ -81,18 +83,22 @@ def test_functions_of_one_bus_must_not_decode_the_same() -> None:
 
 
 def test_an_overlap_is_seen_behind_a_larger_range_of_the_same_function() -> None:
-    sizes = {
-        "resource": "0x00000000e0000000 0x00000000e0000fff 0x0000000000040200\n"
-        "0x00000000e0002000 0x00000000e000ffff 0x0000000000040200\n"
-        + "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
-        * 5
-    }
-    machine = [
-        PORT,
-        function("01:00.0", bars=(0xE0000000, 0xE0002000), attributes=sizes),
-        function("01:01.0", bars=(0xE0000800,)),
+    def two(address: str, first: tuple[int, int], second: tuple[int, int]) -> Function:
+        return function(address, bars=(first[0], second[0]), attributes=measured(first, second))
+
+    def one(address: str, first: tuple[int, int]) -> Function:
+        return function(address, bars=(first[0],), attributes=measured(first))
+
+    large = two("01:00.0", (0xE0000000, 0xE000FFFF), (0xE0001000, 0xE0001FFF))
+    assert told([PORT, large, one("01:01.0", (0xE0000800, 0xE00017FF))]) == [
+        ("pci.address-overlap", "pci:0000:01:00.0"),
+        ("pci.address-overlap", "pci:0000:01:01.0"),
     ]
-    assert told(machine) == [("pci.address-overlap", "pci:0000:01:01.0")]
+    later = two("01:00.0", (0xE0001000, 0xE000FFFF), (0xE0001800, 0xE00018FF))
+    assert told([PORT, one("01:01.0", (0xE0000000, 0xE0001FFF)), later]) == [
+        ("pci.address-overlap", "pci:0000:01:00.0"),
+        ("pci.address-overlap", "pci:0000:01:00.0"),
+    ]
 
 
 EXPECTED = {
