@@ -187,8 +187,6 @@ _STRAY_ROW: Final = re.compile(rb"\n[0-9A-Fa-f]{2,3}: [^\n]*")
 _MAX_DUMP: Final = 1 << 16
 _MAX_BLOCK: Final = 1 << 20
 _MAX_BLOCKS: Final = 4 * MAX_FUNCTIONS
-_NEEDED: Final = 8
-"""Bytes behind a line's end that `_DUMP_END` may look at."""
 
 _FACT: Final = re.compile(
     rb"\n(?:\t| {1,8})(?:"
@@ -297,7 +295,7 @@ def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[
         at = 0
         while (start := buffer.find(_DUMP, at)) >= 0:
             end = _DUMP_END.search(buffer, start + 1)
-            if end is None or end.start() > len(buffer) - _NEEDED:
+            if end is None:
                 break
             yield buffer[at:start], buffer[start : end.start()]
             at = end.start()
@@ -307,16 +305,15 @@ def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[
                 return
         rest = buffer[at:]
         if len(rest) > _MAX_BLOCK:
-            if start >= 0:
+            # Text without a dump: what has function lines may be a listing, the last of them may still get a dump.
+            heads = list(FUNCTION_LINE.finditer(rest)) if start < 0 else []
+            if not heads or (len(heads) == 1 and heads[0].start() <= 1):
                 findings.add(
-                    TOO_MUCH, "source", f"a dump of more than {_MAX_BLOCK >> 20} MiB in {file}; it ends the reading"
+                    TOO_MUCH, "source", f"{_MAX_BLOCK >> 20} MiB in {file} with nothing of use; it ends the reading"
                 )
                 return
-            # Text without dumps: keep what may still get one.
-            heads = list(FUNCTION_LINE.finditer(rest))
-            cut = heads[-1].start() if heads and len(rest) - heads[-1].start() < _MAX_BLOCK else len(rest) - _NEEDED
-            yield rest[:cut], b""
-            rest = b"\n" + rest[cut:]
+            yield rest[: heads[-1].start()], b""
+            rest = b"\n" + rest[heads[-1].start() :]
     start = rest.find(_DUMP)
     while start >= 0:
         end = _DUMP_END.search(rest, start + 1)

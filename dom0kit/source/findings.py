@@ -55,7 +55,7 @@ TOO_MUCH: Final = rule(
     title="More than a machine can have",
     meaning="The source holds more entries or longer files than any real machine; the rest is left out.",
     advice="Check where the file comes from.",
-    specification="dom0kit limits: 65,536 functions, 1,024 tables, 16 MiB a file, 128 MiB a recording",
+    specification="dom0kit limits: 65,536 functions, 1,024 tables of 32 MiB, 16 MiB a file, 64 MiB a recording",
 )
 NO_CONFIG: Final = rule(
     "source.no-config-space",

@@ -42,9 +42,9 @@ from dom0kit.source.tree import (
 
 FORMAT: Final = 1
 EXTENSION: Final = ".d0k"
-MAX_TOTAL: Final = 128 << 20
+MAX_TOTAL: Final = 64 << 20
 """Bytes that a recording may expand to."""
-MAX_MEMBERS: Final = 200_000
+MAX_MEMBERS: Final = 150_000
 
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 16

@@ -26,7 +26,7 @@ MAX_ATTRIBUTE: Final = 64 << 10
 MAX_ATTRIBUTES: Final = 1 << 20
 MAX_FUNCTIONS: Final = 65536
 MAX_TABLES: Final = 1024
-MAX_TABLE_BYTES: Final = 64 << 20
+MAX_TABLE_BYTES: Final = 32 << 20
 """Of all tables together."""
 MAX_CONFIG: Final = 4096
 

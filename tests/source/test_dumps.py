@@ -183,8 +183,13 @@ def test_endless_text_ends() -> None:
     source = read(config + b"00:01.0 x\n00: 00\n" + rows + config.replace(b"00:00.0", b"00:02.0"))
     assert [str(function.sbdf) for function in source.functions()] == ["0000:00:00.0"]
     assert [finding.rule for finding in source.findings] == ["source.too-much"]
-    long = read(b"00:01.0 x\n" + b"\tnothing\n" * (1 << 18) + config)
-    assert [len(function.config) for function in long.functions()] == [64, 0]
+    listing = b"".join(b"00:%02x.%d x\n%s" % (n >> 3, n & 7, b"\tnothing\n" * 3000) for n in range(1, 100))
+    assert [len(function.config) for function in read(listing + config).functions()] == [64] + 99 * [0]
+    for nothing in (b"\tnothing\n" * (1 << 19), b" " * (5 << 20), b"\n\t" * (5 << 19)):
+        for start in (config, config + b"00:01.0 x\n"):
+            ended = read(start + nothing + config.replace(b"00:00.0", b"00:02.0"))
+            assert [str(function.sbdf) for function in ended.functions() if function.config] == ["0000:00:00.0"]
+            assert ended.findings[0].rule == "source.too-much"
     many = read(config + b"".join(b"00:01.0 x\n" for _ in range(300_000)))
     assert [finding.rule for finding in many.findings] == ["source.too-much", "source.no-config-space"]
     dumps = read(config + b"\n00: 00\nx" * 300_000)
@@ -328,7 +333,7 @@ def test_sparse_tables_are_not_taken_into_memory_without_end(tmp_path: Path) -> 
         with open(tmp_path / f"SSDT{number}.dat", "wb") as file:
             file.truncate(1 << 30)
     source = open_source(tmp_path)
-    assert sum(len(table.data) for table in source.tables()) <= 64 << 20
+    assert sum(len(table.data) for table in source.tables()) <= 32 << 20
     assert [finding.rule for finding in source.findings] == ["source.too-much"]
 
 

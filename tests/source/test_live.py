@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from dom0kit.source import live as module
+from dom0kit.source.dumps import read_acpidump, read_lspci
 from dom0kit.source.errors import UnreadableSource
 from dom0kit.source.fingerprint import fingerprint
 from dom0kit.source.interface import SourceKind
@@ -120,3 +123,29 @@ def test_the_kernels_log_is_lines() -> None:
         pytest.skip("the kernel's log cannot be read here")
     assert log.endswith(b"\n") or not log
     assert all(0x20 <= byte < 0x7F or byte == 0x0A for byte in log)
+
+
+@pytest.mark.skipif(shutil.which("lspci") is None, reason="lspci is not installed")
+def test_lspci_says_the_same_of_this_machine() -> None:
+    source = this_machine()
+    text = subprocess.run(["lspci", "-Dxxxx"], capture_output=True, check=True, timeout=60).stdout
+    asleep = {finding.where for finding in source.findings if finding.rule == "source.asleep"}
+    ours = {function.sbdf: len(function.config) for function in source.functions() if function.config}
+    if not ours:
+        pytest.skip("this machine shows no PCI function")
+    theirs = {function.sbdf: len(function.config) for function in read_lspci("lspci", iter([text])).functions()}
+    assert ours == {sbdf: size for sbdf, size in theirs.items() if f"pci:{sbdf}" not in asleep}
+    identities = {function.sbdf: function.config[:4] for function in source.functions() if function.config}
+    for function in read_lspci("lspci", iter([text])).functions():
+        if function.sbdf in identities:
+            assert function.config[:4] == identities[function.sbdf]
+
+
+@pytest.mark.skipif(shutil.which("acpidump") is None or os.geteuid() != 0, reason="acpidump, run as root, is needed")
+def test_acpidump_says_the_same_of_this_machine() -> None:
+    source = this_machine()
+    if not source.tables():
+        pytest.skip("this machine shows no ACPI tables")
+    text = subprocess.run(["acpidump"], capture_output=True, check=True, timeout=60).stdout
+    theirs = [table.data for table in read_acpidump("acpidump", text).tables()]
+    assert all(table.data in theirs for table in source.tables() if not table.dynamic)

@@ -94,6 +94,7 @@ def test_the_command_line_keeps_what_says_how_the_machine_runs(keyed: Redaction)
         r"pci=redacted-\w{8}\n",
         secret,
     )
+    assert keyed.file("proc/cmdline", b"ro -- quiet pci=off 1\n") == b"ro -- redacted\n", "what follows is for init"
     assert keyed.file("proc/cmdline", b"a\xffb=\xff\n").startswith(b"redacted-")
 
 

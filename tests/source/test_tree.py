@@ -134,7 +134,7 @@ def test_nothing_outside_the_tree_is_read(root: Path, tmp_path: Path) -> None:
     assert machine.source(root).file("proc/iomem") is None
 
 
-def test_loops_pipes_and_folders_in_place_of_files_are_passed_over(root: Path) -> None:
+def test_loops_pipes_and_folders_in_place_of_files_are_passed_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = root / "sys/firmware/acpi/tables"
     (tables / "LOOP").symlink_to("LOOP")
     os.mkfifo(tables / "PIPE")
@@ -142,11 +142,21 @@ def test_loops_pipes_and_folders_in_place_of_files_are_passed_over(root: Path) -
     (root / "sys/bus/pci/devices/0000:06:00.0").symlink_to("0000:06:00.0")
     (root / "proc/iomem").unlink()
     os.mkfifo(root / "proc/iomem")
+    opened: list[str] = []
+    real = os.open
+
+    def watched(path: str, *rest: int) -> int:
+        opened.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(os, "open", watched)
     source = machine.source(root)
     assert not {"LOOP", "PIPE", "FOLD"} & {table.name for table in source.tables()}
     assert by_address(source)["0000:06:00.0"].config == b""
     assert source.file("proc/iomem") is None
     assert {finding.rule for finding in source.findings} == {"source.unreadable-file"}
+    assert opened
+    assert not [path for path in opened if path.endswith(("PIPE", "iomem"))], "opening a device can have effects"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up rights")
