@@ -95,6 +95,7 @@ def observe(table: str, ivrs: Ivrs, functions: Mapping[Sbdf, Function]) -> tuple
     sources: list[InterruptSource] = []
     devices: list[NamespaceDevice] = []
     owners: dict[Sbdf, int] = {}
+    own = {Sbdf.from_devfn(block.segment, block.device_id >> 8, block.device_id & 0xFF) for block in blocks}
     for index, block in enumerate(blocks[:MOST]):
         entries = _entries(block)
         ids = by_segment.get(block.segment, [])
@@ -105,6 +106,8 @@ def observe(table: str, ivrs: Ivrs, functions: Mapping[Sbdf, Function]) -> tuple
         twice = []
         for id in _within(ids, entries.ranges):
             sbdf = Sbdf.from_devfn(block.segment, id >> 8, id & 0xFF)
+            if sbdf in own:
+                continue  # an IOMMU is served by none: the kernel gives it no group
             if owners.setdefault(sbdf, index) == index:
                 served.append(sbdf)
             else:

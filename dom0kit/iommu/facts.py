@@ -70,7 +70,7 @@ class IommuUnit(msgspec.Struct, frozen=True, kw_only=True):
     include_all: bool
     """Serves what no other unit of its segment names. AMD: an entry for all devices."""
     functions: tuple[Sbdf, ...]
-    """Those present that it serves, ascending."""
+    """Those present that it serves, ascending. An AMD unit's own function is served by none."""
     scopes: tuple[Scope, ...] = ()
     """VT-d: those that name PCI."""
     function: Sbdf | None = None

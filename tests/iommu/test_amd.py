@@ -81,17 +81,18 @@ def test_x2apic_is_in_the_features_or_in_the_efr(kind: int, expected: X2apic) ->
 def test_entries_for_all_functions_and_separate_units() -> None:
     table = ivrs(
         ivhd(0x10, UNIT, 0x1000, id_range(0x0100, 0x01FF)),
-        ivhd(0x10, 0x0100, 0x2000, everything()),
+        ivhd(0x10, 0x0003, 0x2000, everything()),
         ivhd(0x10, UNIT, 0x3000, everything(), segment=1),
     )
     facts, findings = observed([table], machine())
     assert [unit.functions for unit in facts.units] == [
         at("01:00.0"),
-        tuple(one.sbdf for one in machine() if one.sbdf != Sbdf.parse("01:00.0")),
+        at("00:00.0", "00:01.0", "00:08.0", "00:14.0", "00:14.4", "02:05.0"),
         (),
     ]
+    assert facts.uncovered == at("00:00.2"), "a unit is served by none"
     assert facts.units[1].include_all
-    assert rules(findings) == ["iommu.two-units", "iommu.unit-absent"]
+    assert rules(findings) == ["iommu.unit-absent", "iommu.two-units", "iommu.unit-absent"]
 
 
 def test_aliases_are_of_functions_present_and_the_last_counts() -> None:
@@ -167,7 +168,7 @@ def test_a_range_without_its_end_serves_nobody() -> None:
     facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, start, select(0x08), end))], machine())
     assert facts.units[0].functions == at("00:01.0")
     facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, start, bytes(4), end))], machine())
-    assert len(facts.units[0].functions) == len(machine())
+    assert len(facts.units[0].functions) == len(machine()) - 1
 
 
 def test_ranges_are_merged() -> None:
@@ -210,7 +211,7 @@ def test_coverage_and_aliases_are_those_of_reading_entry_by_entry(written: list[
                 carried |= dict.fromkeys(range(first, last + 1), int.from_bytes(entry[5:7], "little"))
     facts, _ = observed([ivrs(ivhd(0x10, UNIT, 0x1000, *written))], machine())
     (unit,) = facts.units
-    assert set(unit.functions) == {one.sbdf for one in machine() if one.sbdf.requester_id in served}
+    assert set(unit.functions) == {one.sbdf for one in machine() if one.sbdf.requester_id in served - {UNIT}}
     assert {one.function.requester_id: one.carries.requester_id for one in unit.aliases} == {
         id: carried[id] for id in (one.sbdf.requester_id for one in machine()) if id in carried and carried[id] != id
     }

@@ -114,6 +114,26 @@ def test_the_kernels_word_is_compared() -> None:
     assert found("", flr=False) == ["pci.reset-differs"]
 
 
+def test_the_kernel_asks_the_first_function_of_a_bus_before_it_knows_the_others() -> None:
+    def found(first: str, second: str) -> list[str]:
+        machine = [
+            PORT,
+            function("01:00.0", express=ENDPOINT, flr=True, attributes={"reset_method": first}),
+            function("01:00.1", express=ENDPOINT, flr=True, attributes={"reset_method": second}),
+        ]
+        return [finding.where for finding in resets(machine, build(machine)[0])[1]]
+
+    assert found("flr bus", "flr") == []
+    assert found("flr", "flr") == []
+    assert found("flr", "flr bus") == ["pci:0000:01:00.1"]
+    assert found("bus", "flr") == ["pci:0000:01:00.0"]
+    switch = [
+        function("00:1c.0", express=ROOT_PORT, buses=(1, 2)),
+        function("01:00.0", buses=(2, 2), pm=False, attributes={"reset_method": "pm bus"}),
+    ]
+    assert resets(switch, build(switch)[0])[1] == ()
+
+
 def test_a_card_without_any_way_is_a_finding() -> None:
     machine = [PORT, function("01:00.0", express=ENDPOINT, pm=True), function("01:00.1", express=ENDPOINT, flr=True)]
     (finding,) = resets(machine, build(machine)[0])[1]
