@@ -229,12 +229,13 @@ def _owners(
     """
     named: dict[Sbdf, int] = {}
     for index, of_unit in enumerate(scopes):
+        twice = []
         for scope in of_unit:
-            if scope.function is None:
-                continue
-            first = named.setdefault(scope.function, index)
-            if first != index:
-                findings.append(TWO_UNITS.at(f"pci:{scope.function}", f"named by unit {first} and by unit {index}"))
+            if scope.function is not None and named.setdefault(scope.function, index) != index:
+                twice.append(scope.function)
+        if twice:
+            first, more = twice[0], f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+            findings.append(TWO_UNITS.at(f"iommu:{index}", f"{first}{more} named by unit {named[first]}, too"))
     bridges = {
         scope.function
         for of_unit in scopes
