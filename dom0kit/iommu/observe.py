@@ -42,7 +42,7 @@ def observe_iommu(
         known.setdefault(function.sbdf, function)
     dmar, ivrs = _first(tables, Dmar), _first(tables, Ivrs)
     if dmar is not None:
-        facts, findings = vtd.observe(dmar[0], dmar[1], vtd.Machine(known, topology))
+        facts, findings = vtd.observe(dmar[0], dmar[1], vtd.Machine(known, topology, {}))
         if ivrs is not None:
             findings.append(BOTH.at(f"table:{ivrs[0]}", f"{dmar[0]} is there, too"))
     elif ivrs is not None:

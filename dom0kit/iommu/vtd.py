@@ -46,6 +46,8 @@ class Machine(NamedTuple):
     functions: Mapping[Sbdf, Function]
     """Empty where they were not recorded."""
     topology: Topology
+    behind: dict[frozenset[Sbdf], frozenset[Sbdf]]
+    """What is behind any of several bridges, as far as it was asked."""
 
 
 def observe(table: str, dmar: Dmar, machine: Machine) -> tuple[IommuFacts, list[Finding]]:
@@ -189,11 +191,15 @@ def _told(scopes: Sequence[Scope]) -> str:
 def _named(scopes: Iterable[Scope], machine: Machine) -> tuple[Sbdf, ...]:
     """Functions present that are named, or behind a named bridge."""
     found = {scope.function for scope in scopes if scope.function is not None and scope.function in machine.functions}
-    bridges = {scope.function for scope in scopes if scope.function is not None and scope.target is ScopeTarget.BRIDGE}
-    if bridges:
+    bridges = frozenset(
+        scope.function for scope in scopes if scope.function is not None and scope.target is ScopeTarget.BRIDGE
+    )
+    if bridges and bridges not in machine.behind:
         nearest = _nearest(bridges, machine.topology)
-        found.update(sbdf for sbdf in machine.functions if nearest(machine.topology.upstream(sbdf)) is not None)
-    return tuple(sorted(found))
+        machine.behind[bridges] = frozenset(
+            sbdf for sbdf in machine.functions if nearest(machine.topology.upstream(sbdf)) is not None
+        )
+    return tuple(sorted(found | machine.behind.get(bridges, frozenset())))
 
 
 def _nearest(wanted: Collection[Sbdf], topology: Topology) -> Callable[[Sbdf | None], Sbdf | None]:
