@@ -60,14 +60,25 @@ def check(mcfg: Mcfg, header: Header, notes: Notes) -> None:
     """Entries without buses, and buses with two entries."""
     if not mcfg.allocations:
         notes.add(EMPTY, "there are no entries")
-    claimed: dict[tuple[int, int], int] = {}
-    for number, allocation in enumerate(mcfg.allocations):
+    order = sorted(range(len(mcfg.allocations)), key=lambda n: _key(mcfg.allocations[n]))
+    last: int | None = None
+    for number in order:
+        allocation = mcfg.allocations[number]
         if allocation.end_bus < allocation.start_bus:
             notes.add(EMPTY, f"entry {number} goes from bus {allocation.start_bus:#x} to {allocation.end_bus:#x}")
-        for bus in range(allocation.start_bus, allocation.end_bus + 1):
-            first = claimed.setdefault((allocation.segment, bus), number)
-            if first != number:
+            continue
+        before = None if last is None else mcfg.allocations[last]
+        if before is not None and before.segment == allocation.segment:
+            if allocation.start_bus <= before.end_bus:
                 notes.add(
-                    OVERLAP, f"entries {first} and {number} both hold segment {allocation.segment:#06x} bus {bus:#04x}"
+                    OVERLAP,
+                    f"entries {last} and {number} both hold segment {allocation.segment:#06x} "
+                    f"bus {allocation.start_bus:#04x}",
                 )
-                break
+            if allocation.end_bus <= before.end_bus:
+                continue
+        last = number
+
+
+def _key(allocation: Allocation) -> tuple[int, int]:
+    return allocation.segment, allocation.start_bus
