@@ -93,7 +93,7 @@ def test_tables_and_functions_from_two_places(tmp_path: Path, capsys: pytest.Cap
     functions.write_text("00:1f.0 ISA bridge: one\n00: 86 80 18 29" + " 00" * 12 + "\n" + rows)
     assert main(["enumerate", "--acpi", str(tables), "--pci", str(functions), "--no-aml"]) in (FINE, FOUND)
     text = capsys.readouterr().out
-    assert "\n  TEST  36  rev 0\n" in text
+    assert "\n  TEST  36  rev 0" in text
     assert "0000:00:1f.0" in text
     assert main(["enumerate", "--pci", str(functions)]) in (FINE, FOUND)
     assert "ACPI" not in capsys.readouterr().out.split("\n\n")[0]
