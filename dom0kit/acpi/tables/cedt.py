@@ -89,9 +89,27 @@ class Rdpas(OpenRecord, frozen=True, kw_only=True, tag="rdpas"):
     base_address: U64
 
 
+class SystemCapabilities(BitField, frozen=True, kw_only=True):
+    """What the whole system can do (bit 2: CXL 3.2)."""
+
+    cmp_m: Bit
+    no_clean_writeback: Bit
+    viral_policy: Bit
+    reserved: Annotated[int, bits(13)] = 0
+
+
+class Csds(OpenRecord, frozen=True, kw_only=True, tag="csds"):
+    """CXL System Description Structure (section 9.18.1.6)."""
+
+    TYPE: ClassVar[int] = 4
+    reserved: U8 = 0
+    capabilities: SystemCapabilities
+    reserved2: U16 = 0
+
+
 class Cedt(OpenRecord, frozen=True, kw_only=True, tag="cedt"):
     """CXL Early Discovery Table."""
 
     structures: Annotated[
-        tuple[Chbs | Cfmws | Cxims | Rdpas | Unknown | Rest, ...], entries(type=1, length_at=2, length=2)
+        tuple[Chbs | Cfmws | Cxims | Rdpas | Csds | Unknown | Rest, ...], entries(type=1, length_at=2, length=2)
     ]
