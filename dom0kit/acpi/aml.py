@@ -11,6 +11,7 @@ that AML reads are put into the interpreter first (see `recorded_config`).
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -202,6 +203,7 @@ _SLOW: Final = 2.0
 def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes]) -> Namespace:
     """The namespace of these tables, AML's PCI_Config fields reading `config`.
 
+    `config` has every function of the machine, with no bytes where it was not read; it is empty where PCI is unknown.
     Tables are loaded in the order given, DSDT first; dynamic ones are left out. Whatever AML does, this returns
     within 30 seconds and raises nothing.
     """
@@ -302,13 +304,18 @@ class _Interpretation:
         if self._program is None or not self._tables:
             return
         try:
-            with self._session(_FIRST_SECONDS) as session:
+            with contextlib.ExitStack() as stack:
+                session = stack.enter_context(self._session(_FIRST_SECONDS))
+                # Nearly every machine reads config space of more than the host bridge, and so needs a second session:
+                # it loads its tables while the first one works.
+                spare = stack.enter_context(self._session(_SECONDS)) if self._config else None
                 begun = time.monotonic()
                 self._read(session.run([*self._start(), "find ????", *_all(_AT_ONCE)]))
                 self._read(session.run(_all(self._wanted)))
                 self._slow = time.monotonic() - begun > _SLOW
-                self._refine(session)
                 stopped = session.stopped
+                if spare is not None and stopped is None:
+                    self._refine(session, spare)
             if stopped is not None:
                 self._findings.append(CUT_OFF.at("aml", f"the first session: {_STOPPED[stopped]}"))
                 self._again()
@@ -391,40 +398,46 @@ class _Interpretation:
 
     # --- PCI config space ---------------------------------------------------------------------------------------
 
-    def _refine(self, session: Session) -> None:
-        """Evaluate again, with the right function's bytes, what read another function's."""
-        if not self._config or session.stopped is not None:
+    def _refine(self, first: Session, spare: Session) -> None:
+        """Evaluate again, with the right function's bytes, what read another function's.
+
+        In a fresh session each time: a method that patches a named buffer by what it read leaves it patched.
+        """
+        if not any(_reads_config(found) for found in self._raw.values()):
             return
-        reading = [found for found in self._raw.values() if _reads_config(found)]
-        if not reading:
-            return
-        self._attribute(session, reading)
+        self._attribute(first, self._raw.values())
         self._place()
         state: list[int | None] = list(self._config.padded(self._config.host_bridge))
         wrong = [found for found in self._raw.values() if not self._replay(found, state)]
-        for _ in range(_MAX_ROUNDS):
-            if not wrong or session.stopped is not None:
-                return
-            conflicting = [found for found in wrong if self._conflicts(found)]
-            for found in conflicting:
-                self._each_function(session, found)
-            again: list[RawEvaluation] = []
-            for group in self._groups([found for found in wrong if found not in conflicting]):
-                again += self._evaluate_group(session, group)
+        for number in range(_MAX_ROUNDS):
+            remaining = self._deadline - time.monotonic()
+            if not wrong or remaining < 1:
+                break
+            with spare if number == 0 else self._session(remaining) as session:
+                session.run(self._start())
+                conflicting = [found for found in wrong if self._conflicts(found)]
+                for found in conflicting:
+                    self._each_function(session, found)
+                again: list[RawEvaluation] = []
+                pending = {found.path for found in wrong if found not in conflicting}
+                groups = self._groups([found for found in wrong if found not in conflicting])
+                for needs, members in sorted(groups, key=lambda group: len(group[1])):
+                    pending -= {found.path for found in members}
+                    again += self._evaluate_group(session, needs, members, pending)
             wrong = again
         self._unsettled = {found.path for found in wrong}
 
     def _attribute(self, session: Session, evaluations: Iterable[RawEvaluation]) -> None:
-        """Find the region behind every field that read config space: `_regions_of_fields`."""
+        """Find the region behind every field of config space that was read or written: `_regions_of_fields`."""
         fields = {
-            read.field
+            access.field
             for found in evaluations
-            for read in found.accesses
-            if read.space == PCI_CONFIG and read.field and read.field not in self._regions_of_fields
+            for access in found.accesses
+            if access.space == PCI_CONFIG and access.field and access.field not in self._regions_of_fields
         }
         known: dict[str, aml_output.DumpedField] = {}
         asked = sorted(fields)[:_MAX_FIELDS]
-        for _ in range(4):  # field or index field, its data field, that one's region
+        for _ in range(4):  # a field or index field, its data field, that one's region
             ask = [address for address in asked if address not in known]
             if not ask:
                 break
@@ -433,17 +446,26 @@ class _Interpretation:
                 if verb == "dump":
                     known[address] = aml_output.dumped(address, section)
             asked = [target for address in ask if address in known for target in known[address].targets]
+        regions = [found for found in known.values() if found.space == PCI_CONFIG]
+        self._learn(session, (found.name for found in regions if found.node not in self._pointers))
         for field in fields:
             pending, seen = [field], set[str]()
             while pending:
                 address = pending.pop()
-                found = known.get(address)
-                if found is None or address in seen:
+                target = known.get(address)
+                if target is None or address in seen:
                     continue
                 seen.add(address)
-                pending += found.targets
-                if found.space == PCI_CONFIG and found.node in self._pointers:
-                    self._regions_of_fields[field] = self._pointers[found.node]
+                pending += target.targets
+                if target.space == PCI_CONFIG and target.node in self._pointers:
+                    self._regions_of_fields[field] = self._pointers[target.node]
+
+    def _learn(self, session: Session, names: Iterable[str]) -> None:
+        """Take in where this session has the objects of these last segments."""
+        commands = [f"find {name:_<4}" for name in sorted(set(names))[:_MAX_FIELDS]]
+        for command, section in aml_output.sections(session.run(commands)) if commands else ():
+            if command.startswith("find "):
+                self._pointers.update((found.pointer, found.path) for found in aml_output.objects(section))
 
     def _place(self) -> None:
         """PCI addresses of the devices: `_addresses`."""
@@ -479,9 +501,8 @@ class _Interpretation:
         return {
             offset: function
             for read in found.accesses
-            if read.space == PCI_CONFIG and not read.write and (function := self._function(read)) in self._config
-            for offset in range(read.address, read.address + read.width)
-            if function is not None and offset < len(self._config.recorded(function))
+            if read.space == PCI_CONFIG and not read.write and (function := self._function(read)) is not None
+            for offset in range(read.address, min(read.address + read.width, len(self._config.recorded(function))))
         }
 
     def _conflicts(self, found: RawEvaluation) -> list[Sbdf]:
@@ -490,10 +511,10 @@ class _Interpretation:
         conflicting: dict[Sbdf, None] = {}
         for read in found.accesses:
             function = self._function(read) if read.space == PCI_CONFIG and not read.write else None
-            if function is None or function not in self._config:
+            if function is None:
                 continue
-            data = self._config.padded(function)
-            for offset in range(read.address, min(read.address + read.width, BYTES)):
+            data = self._config.recorded(function)
+            for offset in range(read.address, min(read.address + read.width, len(data))):
                 other = seen.setdefault(offset, function)
                 if other != function and self._config.padded(other)[offset] != data[offset]:
                     conflicting[other] = conflicting[function] = None
@@ -505,8 +526,7 @@ class _Interpretation:
         for read in found.accesses:
             if read.space != PCI_CONFIG:
                 continue
-            function = None if read.write else self._function(read)
-            data = self._config.recorded(function) if function is not None and function in self._config else b""
+            data = b"" if read.write else self._config.recorded(self._function(read))
             for offset in range(read.address, min(read.address + read.width, BYTES)):
                 if read.write:
                     state[offset] = None
@@ -533,35 +553,37 @@ class _Interpretation:
         return groups
 
     def _evaluate_group(
-        self, session: Session, group: tuple[dict[int, Sbdf], list[RawEvaluation]]
+        self, session: Session, needs: dict[int, Sbdf], members: Sequence[RawEvaluation], pending: set[str]
     ) -> list[RawEvaluation]:
-        """Evaluate again with the array filled for them; those that still read something wrong."""
-        needs, members = group
+        """Evaluate again with the array filled for them; those that still read something wrong.
+
+        `pending` are paths that this session must not evaluate yet, because the array is not theirs.
+        """
         base, overlays = _composition(needs)
         fill = self._config.fill(base, overlays[:OVERLAYS])
         quiet, loud = f"level {_BUFFER_BYTES:#x} console", f"level {self._level:#x} console"
         by_name: dict[str, list[str]] = {}
         for found in members:
             by_name.setdefault(found.path[-4:], []).append(found.path)
+        still_pending = {path[-4:] for path in pending}
         commands = [quiet, *fill, loud]
         for name, paths in by_name.items():
-            if len(paths) > 1 + self._printed.get(name, 0) // _PRINTED_PER_EXECUTION and not self._slow:
-                commands += _all((name,))
-            else:
+            few = len(paths) <= 1 + self._printed.get(name, 0) // _PRINTED_PER_EXECUTION
+            if few or self._slow or name in still_pending:
                 commands += [line for path in paths for line in (f"execute {path}", "go")]
+            else:
+                commands += _all((name,))
         wanted = {found.path for found in members}
         fresh: dict[str, RawEvaluation] = {}
         order: list[RawEvaluation] = []
         for command, section in aml_output.sections(session.run(commands)):
-            verb, _, what = command.partition(" ")
-            if verb == "all":
-                self._printed[what] = len(section)
-            if verb in ("all", "execute"):
+            if command.startswith(("all ", "execute ")):
                 for found in aml_output.evaluations(section):
                     order.append(found)
                     if found.path in wanted:
                         fresh[found.path] = found
         self._attribute(session, fresh.values())
+        self._learn(session, (name for found in fresh.values() for name in _references(found.value)))
         state: list[int | None] = list(self._config.padded(base))
         for offset, function in needs.items():
             state[offset] = self._config.padded(function)[offset]
@@ -586,9 +608,11 @@ class _Interpretation:
                     answers += [(function, answer) for answer in aml_output.evaluations(section)]
         if not answers:
             return
+        self._attribute(session, (answer for _, answer in answers))
+        self._learn(session, (name for _, answer in answers for name in _references(answer.value)))
         first = answers[0][1]
         differ = any((answer.status, answer.value) != (first.status, first.value) for _, answer in answers)
-        # The device's own function comes first in its region, so its answer is kept where there is one.
+        # The answer with the bytes of the device's own function is kept, where there is one.
         own = self._addresses.get(parent(found.path))
         chosen = next((answer for function, answer in answers if function == own), first)
         self._raw[found.path] = chosen
@@ -622,7 +646,6 @@ class _Interpretation:
                     written.add(function)
                 elif (
                     function is not None
-                    and function in self._config
                     and function not in written
                     and found.path not in self._unsettled
                     and read.address + read.width <= len(self._config.recorded(function))
@@ -786,54 +809,47 @@ class _Interpretation:
         if self._program is None or not self._tables:
             return Result(evaluation=Evaluation(path, "not evaluated"), findings=tuple(self._findings))
         text = b""
+        found: RawEvaluation | None = None
         try:
             with self._session(_FIRST_SECONDS) as session:
                 identify = ("_HID", "_CID", "_ADR", "_BBN", "_SEG")
                 self._read(session.run([*self._start(), "find ????", *(_all(identify) if self._config else ())]))
-                loud = f"level {self._level | _MESSAGES:#x} console"
-                text = session.run([loud, command, "go"])
+                text = session.run([f"level {self._level | _MESSAGES:#x} console", command, "go"])
                 found = _only(text, command)
+                stopped = session.stopped
                 if found is not None and self._config and _reads_config(found):
-                    found, text = self._with_config(session, found, text, command)
-                if found is None and session.stopped is not None:
-                    self._findings.append(CUT_OFF.at(f"aml:{path}", _STOPPED[session.stopped]))
+                    self._attribute(session, (found,))
+                    self._place()
+            for _ in range(_MAX_ROUNDS):
+                if found is None or stopped is not None or not (needs := self._needs(found)):
+                    break
+                base, overlays = _composition(needs)
+                with self._session(_SECONDS) as session:
+                    session.run(self._start())
+                    quiet, loud = f"level {_BUFFER_BYTES:#x} console", f"level {self._level | _MESSAGES:#x} console"
+                    text = session.run([quiet, *self._config.fill(base, overlays[:OVERLAYS]), loud, command, "go"])
+                    found = _only(text, command)
+                    stopped = session.stopped
+                    if found is not None:
+                        self._attribute(session, (found,))
+                        self._learn(session, _references(found.value))
+                if found is not None and self._needs(found) == needs:
+                    break
+            if found is None and stopped is not None:
+                self._findings.append(CUT_OFF.at(f"aml:{path}", _STOPPED[stopped]))
         except OSError as error:
             self._findings.append(CUT_OFF.at("aml", f"acpiexec cannot be run: {error.strerror}"))
-            found = None
         messages = _messages(text)
         if found is None:
             evaluation = Evaluation(path, "cut off")
             return Result(evaluation=evaluation, messages=messages, findings=tuple(self._findings))
         return Result(
-            evaluation=self._evaluated.get(found.path) or self._conclusion(found),
+            evaluation=msgspec.structs.replace(self._conclusion(found), mixed=bool(self._conflicts(found))),
             value=None if found.value is None else self._public(found.value),
             accesses=tuple(self._said(read) for read in found.accesses),
             messages=messages,
             findings=tuple(self._findings),
         )
-
-    def _with_config(
-        self, session: Session, found: RawEvaluation, text: bytes, command: str
-    ) -> tuple[RawEvaluation, bytes]:
-        self._attribute(session, (found,))
-        self._place()
-        quiet, loud = f"level {_BUFFER_BYTES:#x} console", f"level {self._level | _MESSAGES:#x} console"
-        for _ in range(_MAX_ROUNDS):
-            needs = self._needs(found)
-            if not needs:
-                break
-            base, overlays = _composition(needs)
-            text = session.run([quiet, *self._config.fill(base, overlays[:OVERLAYS]), loud, command, "go"])
-            again = _only(text, command)
-            if again is None:
-                break
-            self._attribute(session, (again,))
-            found = again
-            if self._needs(again) == needs:
-                break
-        conclusion = self._conclusion(found)
-        self._evaluated[found.path] = msgspec.structs.replace(conclusion, mixed=bool(self._conflicts(found)))
-        return found, text
 
     def _said(self, read: Read) -> str:
         region = self._regions_of_fields.get(read.field) if read.space == PCI_CONFIG else None
@@ -922,6 +938,19 @@ def _type_name(value: Raw | None) -> str:
 
 def _reads_config(found: RawEvaluation) -> bool:
     return any(read.space == PCI_CONFIG and not read.write for read in found.accesses)
+
+
+def _references(value: Raw | None) -> list[str]:
+    """Last name segments of the objects that a value refers to."""
+    found: list[str] = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Pointer):
+            found.append(item.name)
+        elif isinstance(item, list):
+            pending += item
+    return found
 
 
 def _composition(needs: Mapping[int, Sbdf]) -> tuple[Sbdf, list[tuple[Sbdf, int, int]]]:

@@ -283,6 +283,8 @@ class DumpedField(NamedTuple):
     address: str
     node: str
     """Address of the namespace node: "Parent Node"."""
+    name: str
+    """The node's last name segment."""
     targets: tuple[str, ...]
     """Region, data and index objects that a field lies in."""
     space: int
@@ -290,23 +292,24 @@ class DumpedField(NamedTuple):
 
 
 _DUMP_LINE: Final = re.compile(
-    r"^ *(Parent Node|Region Object|Index Object|Data Object|Bank Object|Space Id|Address) : (\S+)", re.MULTILINE
+    r"^ *(Parent Node|Region Object|Index Object|Data Object|Bank Object|Space Id|Address) : (\S+)(?: \[(\w+)\])?",
+    re.MULTILINE,
 )
 
 
 def dumped(address: str, section: bytes) -> DumpedField:
     """The lines of ``dump ADDRESS``."""
-    node, targets, space, start = "", [], -1, -1
-    for name, value in _DUMP_LINE.findall(section.decode("ascii", "replace")):
+    node, segment, targets, space, start = "", "", [], -1, -1
+    for name, value, bracketed in _DUMP_LINE.findall(section.decode("ascii", "replace")):
         if name == "Parent Node":
-            node = value
+            node, segment = value, bracketed
         elif name == "Space Id":
             space = _number(value)
         elif name == "Address":
             start = _number(value)
         else:
             targets.append(value)
-    return DumpedField(address, node, tuple(targets), space, start)
+    return DumpedField(address, node, segment, tuple(targets), space, start)
 
 
 _TRACE_STARTS: Final = (b"  ex", b"   ex", b" ex", b" ev", b" ae", b"  ev", b"  ae")

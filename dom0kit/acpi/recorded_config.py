@@ -18,6 +18,7 @@ from dom0kit.source.interface import RawTable
 
 BYTES: Final = 256
 """Bytes of config space that a PCI_Config region can reach in the interpreter."""
+_ABSENT: Final = b"\xff" * BYTES
 OVERLAYS: Final = 24
 """At most so many overlays go into one fill: a command line of more than 510 characters ends the session."""
 _FUNCTIONS: Final = 4096
@@ -25,44 +26,51 @@ _FUNCTIONS: Final = 4096
 
 
 class RecordedConfig:
-    """Config space as AML shall see it: which functions, under which index, in which tables."""
+    """Config space as AML shall see it: which functions, under which index, in which tables.
+
+    A function that was found but not read (asleep) is unknown. One that the recording does not list is not there, and
+    reads as all ones, as on the bus.
+    """
 
     def __init__(self, config: Mapping[Sbdf, bytes]) -> None:
-        """Functions without bytes are left out; the host bridge is the lowest address."""
+        """`config` holds every function of the machine, those that were not read with no bytes."""
         self._bytes = {sbdf: config[sbdf][:BYTES] for sbdf in sorted(config)[:_FUNCTIONS] if config[sbdf]}
         self._indices = {sbdf: index for index, sbdf in enumerate(self._bytes)}
+        self._unread = frozenset(sbdf for sbdf in config if sbdf not in self._bytes)
 
     def __bool__(self) -> bool:
         return bool(self._bytes)
 
-    def __contains__(self, sbdf: Sbdf | None) -> bool:
-        return sbdf in self._bytes
-
     @property
     def host_bridge(self) -> Sbdf:
-        """Whose bytes are in the array when nothing else was asked for."""
+        """Whose bytes are in the array when nothing else was asked for: the lowest address."""
         return next(iter(self._bytes))
 
-    def recorded(self, sbdf: Sbdf) -> bytes:
-        """At most 256 bytes."""
-        return self._bytes[sbdf]
+    def recorded(self, sbdf: Sbdf | None) -> bytes:
+        """What is known of its config space: at most 256 bytes."""
+        if sbdf is None or sbdf in self._unread:
+            return b""
+        return self._bytes.get(sbdf, _ABSENT)
 
     def padded(self, sbdf: Sbdf) -> bytes:
         """256 bytes: what was not recorded is 0."""
-        return self._bytes[sbdf].ljust(BYTES, b"\0")
+        return self.recorded(sbdf).ljust(BYTES, b"\0")
+
+    def _index(self, sbdf: Sbdf) -> int:
+        return self._indices.get(sbdf, len(self._bytes))
 
     def tables(self) -> tuple[RawTable, RawTable]:
         """To be loaded in this order, after all of the machine's own."""
-        data = b"".join(self.padded(sbdf) for sbdf in self._bytes)
+        data = b"".join(self.padded(sbdf) for sbdf in self._bytes) + _ABSENT
         helper = Path(__file__).with_name("recorded_config.aml").read_bytes()
         return RawTable("DKCB", _table(data)), RawTable("DKFL", helper)
 
     def fill(self, sbdf: Sbdf, overlays: Iterable[tuple[Sbdf, int, int]] = ()) -> Sequence[str]:
         """Commands that make the array hold a function's bytes, and (function, offset, length) of others over them."""
-        words = [word for other, offset, length in overlays for word in (self._indices[other], offset, length)]
+        words = [word for other, offset, length in overlays for word in (self._index(other), offset, length)]
         # An empty package would be passed as no argument at all.
         arguments = " ".join(f"0x{word:x}" for word in words or (0, 0, 0))
-        return [f"execute \\DKFL 0x{self._indices[sbdf]:x} [{arguments}]", "go"]
+        return [f"execute \\DKFL 0x{self._index(sbdf):x} [{arguments}]", "go"]
 
 
 def _table(data: bytes) -> bytes:
