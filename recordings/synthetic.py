@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Record)
 
 def zeroed(type: type[R], **fields: Any) -> R:
     """A record whose required fields are zero, but for `fields`."""
-    zeros = {}
+    zeros: dict[str, Any] = {}
     for field in msgspec.structs.fields(type):
         if field.required and field.name not in fields:
             kind = typing.get_args(field.type)[0] if typing.get_origin(field.type) is Annotated else field.type

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dom0kit.address import IoapicPin, Sbdf, Trigger
-from dom0kit.platform import Platform, observe
+from dom0kit.platform import observe
 from dom0kit.source.recognise import open_source
 from recordings.make import REPOSITORY
 from recordings.virtual import MACHINES
@@ -21,7 +21,10 @@ pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.skipif(missing() 
 
 ENABLE = r"""
 cd /sys/bus/pci/devices
-for function in *; do echo 1 >$function/enable 2>/dev/null; echo $function $(cat $function/irq) $(ls $function/msi_irqs 2>/dev/null | wc -l); done
+for function in *; do
+    echo 1 >$function/enable 2>/dev/null
+    echo $function $(cat $function/irq) $(ls $function/msi_irqs 2>/dev/null | wc -l)
+done
 """
 """Enabling a function makes the kernel route its pin (drivers/acpi/pci_irq.c) and write the redirection entry."""
 
