@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dom0kit
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dom0kit.source.interface import Source
 
-SHIPPED = Path(dom0kit.__file__).parent / "recordings" / "qemu-q35.d0k"
+SHIPPED = os.path.join(os.path.dirname(dom0kit.__file__), "recordings", "qemu-q35.d0k")
 """Shown where this machine shows nothing of itself."""
 
 PARTS = ("acpi", "pci", "interrupts", "cpus", "memory")
@@ -58,8 +58,8 @@ def _source(options: Namespace) -> tuple[Source, str]:
     try:
         return open_live(wake=options.wake), ""
     except Unusable as error:
-        if not SHIPPED.is_file():
+        if not os.path.isfile(SHIPPED):
             raise
         return open_recorded(
-            str(SHIPPED)
-        ), f"{str(error).partition(';')[0]}; this is {SHIPPED.name} of dom0kit instead."
+            SHIPPED
+        ), f"{str(error).partition(';')[0]}; this is {os.path.basename(SHIPPED)} of dom0kit instead."

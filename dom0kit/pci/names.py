@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from functools import cache
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from dom0kit.pci.function import Function
 
-PLACES: Final = (Path("/usr/share/misc/pci.ids"), Path("/usr/share/hwdata/pci.ids"), Path("/usr/share/pci.ids"))
+if TYPE_CHECKING:
+    from os import PathLike
+
+PLACES: Final = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids", "/usr/share/pci.ids")
 """Where distributions put the file: Debian and Ubuntu, then Fedora and Arch, then others."""
 
 _LIMIT: Final = 16 << 20  # bytes; ten times today's file
@@ -144,11 +146,11 @@ class PciIds:
 
 
 @cache
-def names(places: tuple[Path, ...] = PLACES) -> PciIds:
+def names(places: tuple[str | PathLike[str], ...] = PLACES) -> PciIds:
     """The names of the first pci.ids that is there, read once; without one, a `PciIds` that knows no name."""
     for place in places:
         try:
-            with place.open("rb") as file:
+            with open(place, "rb") as file:
                 return PciIds(file.read(_LIMIT))
         except OSError:
             continue

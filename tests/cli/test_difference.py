@@ -29,10 +29,16 @@ class Item(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a platform is from."""
+
+    name: str
+
+
 class Whole(msgspec.Struct, frozen=True):
     """A platform, say."""
 
-    source: str
+    origin: Origin
     functions: tuple[Item, ...]
     machine: dict[str, int | None]
 
@@ -49,14 +55,14 @@ ITEMS = st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 3), PA
 )
 WHOLES = st.builds(
     Whole,
-    source=st.sampled_from(["one", "two"]),
+    origin=st.builds(Origin, st.sampled_from(["one", "two"])),
     functions=ITEMS,
     machine=st.dictionaries(st.sampled_from("xy"), st.none() | st.integers(0, 2)),
 )
 
 
 def normal(whole: Whole) -> Any:
-    """What is compared: entries by identity, in no order, without the source's name."""
+    """What is compared: entries by identity, in no order, without the origin."""
     return (
         {item.sbdf: (item.command, {part.index: part.address for part in item.bars}) for item in whole.functions},
         whole.machine,
@@ -82,8 +88,12 @@ def test_the_way_back_has_the_same_changes_turned_round(one: Whole, other: Whole
 
 
 def test_the_smallest_part_is_named() -> None:
-    before = Whole("a", (Item("x", 1, (Part(0, 16), Part(2, 32))), Item("y"), Item("z", tags=("p",))), {"n": None})
-    after = Whole("b", (Item("w"), Item("x", 1, (Part(2, 33),)), Item("z", tags=("q", "r"))), {"n": 1, "m": None})
+    before = Whole(
+        Origin("a"), (Item("x", 1, (Part(0, 16), Part(2, 32))), Item("y"), Item("z", tags=("p",))), {"n": None}
+    )
+    after = Whole(
+        Origin("b"), (Item("w"), Item("x", 1, (Part(2, 33),)), Item("z", tags=("q", "r"))), {"n": 1, "m": None}
+    )
     assert changes(before, after) == (
         Change(ChangeKind.REMOVED, "functions", "x", "bars[0]", {"index": 0, "address": 16}, None),
         Change(ChangeKind.CHANGED, "functions", "x", "bars[2].address", 32, 33),

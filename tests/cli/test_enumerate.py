@@ -30,7 +30,7 @@ def status_of(platform: Platform) -> int:
 
 
 def test_the_recording_for_containers_is_shipped() -> None:
-    assert SHIPPED in RECORDINGS
+    assert Path(SHIPPED) in RECORDINGS
 
 
 def test_the_parts_are_those_of_the_platform() -> None:
@@ -67,7 +67,7 @@ def test_json_is_complete_stable_and_versioned(recording: Path, capfdbinary: pyt
 
 @pytest.mark.parametrize("part", PARTS)
 def test_one_part_alone(part: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    arguments = ["enumerate", "--from", str(SHIPPED), "--no-aml", "--only", part]
+    arguments = ["enumerate", "--from", SHIPPED, "--no-aml", "--only", part]
     main([*arguments, "--format", "json"])
     assert decode(capfdbinary.readouterr().out, Platform).parts == (Part(part),)
     main(arguments)
@@ -156,14 +156,14 @@ def test_a_pipe_needs_no_rich() -> None:
         "import sys; from dom0kit.cli import main; main(sys.argv[1:]); "
         "print('rich' in sys.modules, 'construct' in sys.modules, file=sys.stderr)"
     )
-    command = [sys.executable, "-c", script, "enumerate", "--from", str(SHIPPED), "--only", "pci"]
+    command = [sys.executable, "-c", script, "enumerate", "--from", SHIPPED, "--only", "pci"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr.split()[0] == "False"
 
 
 def test_a_terminal_gets_a_tree_in_colour() -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", str(SHIPPED), "--no-aml", "--only", "pci"]
+    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", SHIPPED, "--no-aml", "--only", "pci"]
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     child = subprocess.Popen(command, stdout=theirs, stdin=theirs, env=environment | {"TERM": "xterm-256color"})
     os.close(theirs)
@@ -183,7 +183,7 @@ def test_a_terminal_gets_a_tree_in_colour() -> None:
 def test_a_pipe_that_nobody_reads_any_more_is_quiet(unbuffered: str) -> None:
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
-    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", str(SHIPPED), "--no-aml", "--format", "json"]
+    command = [sys.executable, "-m", "dom0kit", "enumerate", "--from", SHIPPED, "--no-aml", "--format", "json"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment) as child:
         os.close(theirs)

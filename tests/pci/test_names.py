@@ -37,7 +37,7 @@ C 0c  Serial bus controller
 """
 
 needs_pci_ids = pytest.mark.skipif(
-    not any(place.is_file() for place in PLACES), reason="no pci.ids on this machine (Debian package pci.ids)"
+    not any(Path(place).is_file() for place in PLACES), reason="no pci.ids on this machine (Debian package pci.ids)"
 )
 
 
@@ -103,7 +103,7 @@ def test_the_first_file_that_is_there_is_taken(tmp_path: Path) -> None:
 
 @needs_pci_ids
 def test_every_name_of_the_distributions_file_is_found_in_any_order() -> None:
-    text = next(place for place in PLACES if place.is_file()).read_bytes()
+    text = next(path for path in map(Path, PLACES) if path.is_file()).read_bytes()
     vendors_part = text[: text.rfind(b"\nC 00")]
     expected: list[tuple[int, int | None, str]] = []
     vendor = 0
