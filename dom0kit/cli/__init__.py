@@ -6,7 +6,6 @@ Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable; 130 i
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import dom0kit
@@ -36,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit status; never raises."""
     given = arguments
     if given is None:
+        import gc
+
         given = sys.argv[1:]
         gc.disable()  # a short life, and values without cycles: collecting costs a tenth of it and frees nothing
     try:
