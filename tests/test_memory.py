@@ -69,6 +69,7 @@ def test_ranges_of_the_srat() -> None:
         MemoryRange(4096 * MIB, 1024 * MIB, 1, True, True, False),
     )
     assert facts.ranges[0].end == 0x9FFFF
+    assert seen(srat(memory(0, MIB, 0x0102), revision=2))[0].ranges[0].proximity_domain == 0x0102
     old, _ = seen(srat(memory(0, MIB, 0x0102), revision=1))
     assert old.ranges[0].proximity_domain == 2
 
@@ -84,6 +85,7 @@ def test_odd_ranges_of_the_srat() -> None:
         seen(srat(memory(0, 4 * MIB), memory(MIB, MIB, 1), memory(3 * MIB, MIB, 1)))[1] == ["memory.srat-overlap"] * 2
     )
     assert seen(srat(memory(0, MIB), memory(MIB, MIB, 1)))[1] == []
+    assert seen(srat(memory(0, MIB + 1), memory(MIB, MIB, 1)))[1] == ["memory.srat-overlap"]
 
 
 def test_distances() -> None:

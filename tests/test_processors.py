@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import struct
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +119,7 @@ def test_proximity_domains() -> None:
     domains = srat(affinity(0, 0x01020304), affinity(2, 5), x2apic_affinity(300, 7), affinity(9, 9, enabled=0))
     processors, rules = seen(cpus, domains)
     assert ([each.proximity_domain for each in processors.processors], rules) == ([0x01020304, 5, 7], [])
+    assert seen(cpus, srat(affinity(0, 0x01020304), revision=2))[0].processors[0].proximity_domain == 0x01020304
     old, _ = seen(cpus, srat(affinity(0, 0x01020304), revision=1))
     assert old.processors[0].proximity_domain == 4
     assert seen(cpus, srat(affinity(0, 1), affinity(2, 1)))[1] == ["cpu.srat-missing"]
@@ -148,6 +150,9 @@ def test_processor_devices_of_the_namespace() -> None:
     ]
     assert [each.proximity_domain for each in processors.processors] == [1, 3, None]
     assert processors.processors[2].state is HOT
+    zero = msgspec.structs.replace(node, pxm=0)
+    placed, _ = seen(madt(local_apic(7, 0)), namespace=Namespace(devices=(zero, by_uid)))
+    assert placed.processors[0].proximity_domain == 0
     _, rules = seen(madt(local_apic(7, 0)), srat(affinity(0, 2)), namespace=Namespace(devices=(node, by_uid)))
     assert rules == ["cpu.pxm-differs"]
 

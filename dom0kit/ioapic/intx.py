@@ -145,7 +145,7 @@ class Router:
         routes = [
             self.route(function, function.interrupt_pin, ioapics)
             for _, function in sorted(self._functions.items())
-            if function.interrupt_pin is not None and not self._is_virtual(function)
+            if function.interrupt_pin is not None and self._topology.physical_function(function.sbdf) is None
         ]
         sharers: dict[int, list[IntxRoute]] = defaultdict(list)
         for route in routes:
@@ -205,9 +205,6 @@ class Router:
             link=found.link,
             prt=way.prt,
         )
-
-    def _is_virtual(self, function: Function) -> bool:
-        return function.physical_function is not None or self._topology.physical_function(function.sbdf) is not None
 
     def _way(self, sbdf: Sbdf, pin: IntxPin) -> _Way:
         """From this pin on the function's bus upwards."""

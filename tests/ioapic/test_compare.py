@@ -74,6 +74,8 @@ def test_all_is_well() -> None:
         # Nothing is known of an interrupt that nobody looked up, or of MSI.
         (line(11, 11), function(11, driver=None), None, []),
         (line(11, 11), function(11), None, ["ioapic.kernel-route"]),
+        (line(16, 17), function(16, driver=None), None, ["ioapic.kernel-route"]),
+        (KernelInterrupt(16, "IO-APIC", None, Trigger.LEVEL, ("driver",)), None, None, []),
         (line(16, 17), function(16, msi=(16,)), None, []),
         (line(16, 17, chip="xen-pirq"), None, None, []),
         (line(16, 17), function(None), None, []),
@@ -98,11 +100,17 @@ def test_functions(interrupt: KernelInterrupt, at: Function | None, way: IntxRou
         (line(9, 9, Trigger.EDGE, "acpi"), ["ioapic.kernel-trigger"]),
         (line(20, 20, Trigger.LEVEL, "acpi"), ["ioapic.kernel-isa"]),
         (KernelInterrupt(0, "IO-APIC", 0, Trigger.EDGE, ()), []),
+        (KernelInterrupt(20, "IO-APIC", None, Trigger.LEVEL, ("acpi",)), []),
         (KernelInterrupt(0, "IO-APIC", None, Trigger.EDGE, ("timer",)), []),
     ],
 )
 def test_isa_interrupts_and_the_sci(interrupt: KernelInterrupt, expected: list[str]) -> None:
     assert rules(interrupt) == expected
+
+
+def test_functions_without_a_pin_have_no_way() -> None:
+    without = msgspec.structs.replace(function(17), sbdf=Sbdf.parse("0000:00:03.0"), interrupt_pin=None)
+    assert compare([route()], IOAPICS, LEGACY, [without], KernelView((line(17, 17),), ())) == ()
 
 
 def test_ioapics() -> None:

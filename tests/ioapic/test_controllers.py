@@ -75,6 +75,8 @@ def test_the_boot_log_and_the_version_register_know_better() -> None:
     ]
     assert rules == ["ioapic.too-many-pins"]
     assert not ioapics[0].pins_from.inferred
+    one_pin = KernelView((), (KernelIoapic(1, 0xFEC01000, 3, 32, 24, 24),))
+    assert (seen(tables, kernel=one_pin)[0][1].pins, seen(tables, kernel=one_pin)[1]) == (1, [])
     only_address = KernelView((), (KernelIoapic(0, 0xFEC00000, None, None, None, None),))
     assert seen(tables, kernel=only_address)[0][0].pins_from.inferred
 
@@ -83,6 +85,7 @@ def test_overlaps_and_gaps() -> None:
     tables = madt(ioapic(2, 0xFEC00000, 0), ioapic(3, 0xFEC01000, 24))
     assert seen(tables, version_registers={0xFEC00000: 0x00770020})[1] == ["ioapic.gsi-overlap"]
     assert seen(tables, version_registers={0xFEC00000: 0x000F0020})[1] == ["ioapic.gsi-gap"]
+    assert seen(tables, version_registers={0xFEC00000: 0x00160020})[1] == ["ioapic.gsi-gap"]
     assert seen(tables, version_registers={0xFEC00000: 0x00170020})[1] == []
     assert seen(madt(ioapic(2, 0xFEC00000, 0), ioapic(3, 0xFEC01000, 0)))[1] == ["ioapic.gsi-overlap"]
 
@@ -116,6 +119,7 @@ def test_the_first_madt_counts() -> None:
     ioapics, rules = seen(first, same, other)
     assert rules == ["ioapic.second-madt"]
     assert [each.id for each in ioapics] == [1]
+    assert seen(first, other)[1] == ["ioapic.second-madt"]
 
 
 def test_too_many() -> None:

@@ -171,6 +171,8 @@ def test_segments_and_root_buses_are_apart() -> None:
     gone = msgspec.structs.replace(devices[3], sta=0)
     intx, _ = routed([function("00:02.0")], [gone, *devices])
     assert intx.routes[0].gsi == 16
+    intx, _ = routed([function("00:02.0")], [gone])
+    assert intx.routes[0].reason is NoRoute.NO_PRT
 
 
 def test_no_way() -> None:

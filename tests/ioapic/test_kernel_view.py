@@ -111,6 +111,8 @@ def test_sysfs_goes_before_proc_and_knows_more() -> None:
             "sys/kernel/irq/11/type": "edge\n",
             "sys/kernel/irq/11/actions": "\n",
             "sys/kernel/irq/13/type": "edge\n",
+            "sys/kernel/irq/x9/chip_name": "IO-APIC\n",
+            "sys/kernel/irq/\u0663/chip_name": "IO-APIC\n",
             "proc/iomem": "fec00000-fec003ff : a\n  fec00000-fec003ff : IOAPIC 0\nfec01000-fec013ff : IOAPIC 1\n",
         }
     )
@@ -136,6 +138,11 @@ def test_the_boot_log_knows_more_than_iomem() -> None:
         KernelIoapic(0, 0xFEC00000, 1, 32, 0, 23),
         KernelIoapic(1, 0xFEC01000, 2, 33, 24, 47),
     )
+
+
+def test_which_chips_are_ioapics() -> None:
+    for chip, expected in (("IO-APIC", True), ("IR-IO-APIC", True), ("PCI-MSI", False), ("xen-pirq", False)):
+        assert KernelInterrupt(1, chip, 1, None, ()).is_ioapic is expected
 
 
 def test_without_root_iomem_has_no_addresses() -> None:

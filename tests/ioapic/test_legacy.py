@@ -63,6 +63,8 @@ def test_every_combination_of_flags() -> None:
     ):
         legacy, rules = seen(madt(IOAPIC, override(5, 5, flags)))
         assert (legacy.isa[5].trigger, legacy.isa[5].polarity, rules) == (trigger, polarity, [])
+    for flags in (0x9, 0x6):
+        assert seen(madt(IOAPIC, override(5, 5, flags)))[1] == ["ioapic.reserved-flags"]
     legacy, rules = seen(madt(IOAPIC, override(5, 5, 0xA)))
     assert (legacy.isa[5].trigger, legacy.isa[5].polarity, rules) == (LEVEL, LOW, ["ioapic.reserved-flags"])
 

@@ -52,7 +52,8 @@ def window(minimum: int, kind: RangeKind = RangeKind.MEMORY) -> AddressRange:
         (device(FIXED, mat=local_apic(1, 1).hex()), IoapicDevice(PATH, 0xFEC00000, None, None, None)),
         (device(FIXED, mat="01"), IoapicDevice(PATH, 0xFEC00000, None, None, None)),
         (device(FIXED, mat="none"), IoapicDevice(PATH, 0xFEC00000, None, None, None)),
-        (device(FIXED, gsb=2**40, uid=256), IoapicDevice(PATH, 0xFEC00000, None, None, None)),
+        (device(FIXED, gsb=0, uid=0), IoapicDevice(PATH, 0xFEC00000, 0, 0, None)),
+        (device(FIXED, gsb=2**32, uid=256), IoapicDevice(PATH, 0xFEC00000, None, None, None)),
         (device(gsb=24), IoapicDevice(PATH, None, 24, None, None)),
         (
             device(Irq(irqs=(2,)), window(1, RangeKind.IO), window(0xFEC40000)),

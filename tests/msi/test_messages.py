@@ -12,7 +12,11 @@ from dom0kit import serial
 from dom0kit.address import DeliveryMode, Trigger
 from dom0kit.msi.messages import MessageFormat, MsiMessage, decode
 
-ADDRESSES = st.integers(0, 2**64 - 1) | st.integers(0, 2**20 - 1).map(lambda low: 0xFEE00000 | low)
+ADDRESSES = (
+    st.integers(0, 2**18 - 1).map(lambda bits: bits << 2 | 0xFEE00000)
+    | st.integers(0, 2**64 - 1)
+    | st.integers(0, 2**20 - 1).map(lambda low: 0xFEE00000 | low)
+)
 DATA = st.integers(0, 2**32 - 1) | st.integers(0, 255).map(lambda top: 0x300 | top << 8 & 0xC000)
 FORMATS = st.sampled_from(MessageFormat)
 
@@ -60,7 +64,9 @@ def test_vtd_says_by_bit_4_what_it_is() -> None:
     message = decode(0xFEE0_2058, 3, MessageFormat.VTD)
     assert (message.format, message.handle, message.subhandle) == (MessageFormat.VTD, 0x102, 3)
     assert (message.remap_index, message.vector) == (0x105, None)
+    assert message.encode() == (0xFEE0_2058, 3)
     high = decode(0xFEE0_0014, 0xFFFF, MessageFormat.VTD)
+    assert high.encode() == (0xFEE0_0014, 0xFFFF)
     assert (high.handle, high.subhandle, high.remap_index, high.reserved_data) == (0x8000, None, 0x8000, 0xFFFF)
     assert decode(0xFEE0_0000, 0x31, MessageFormat.VTD).format is MessageFormat.COMPATIBILITY
 
@@ -74,6 +80,7 @@ def test_a_pirq_in_a_message() -> None:
     # pIRQ 0x1234: destination 0x34, the rest above bit 40; edge, asserted, delivery mode 3, vector 0.
     message = decode(0x1200_FEE3_4000, 0x4300, MessageFormat.XEN_PIRQ)
     assert (message.format, message.pirq, message.asserted) == (MessageFormat.XEN_PIRQ, 0x1234, True)
+    assert (message.reserved_address, message.reserved_data) == (0, 0)
     assert decode(0xFEE3_4000, 0x4031, MessageFormat.XEN_PIRQ).format is MessageFormat.COMPATIBILITY
     assert decode(0x1200_FEE3_4000, 0x4300, MessageFormat.COMPATIBILITY).pirq is None
 

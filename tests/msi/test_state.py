@@ -92,6 +92,9 @@ def test_the_message_and_the_vectors() -> None:
     assert remapped.msi is not None
     assert remapped.msi.message is not None
     assert remapped.msi.message.remap_index == 1
+    half, _ = state(function(msi(enabled=False, data=0)))
+    assert half.msi is not None
+    assert half.msi.message is not None
     unwritten, _ = state(function(msi(enabled=False, address=0, data=0)))
     assert unwritten.msi is not None
     assert unwritten.msi.message is None
