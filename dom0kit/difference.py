@@ -49,7 +49,7 @@ class Difference(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
 
 
-_NOT_COMPARED: Final = frozenset(("version", "source"))
+_NOT_COMPARED: Final = frozenset(("version", "origin", "parts"))
 
 _IDENTITIES: Final = (
     ("sbdf",),
@@ -78,12 +78,7 @@ def compare(before: Platform, after: Platform) -> Difference:
         if section not in _NOT_COMPARED
         for change in _sections(section, old.get(section), new.get(section))
     ]
-    return Difference(1, _source_name(old), _source_name(new), tuple(changes))
-
-
-def _source_name(platform: dict[str, Any]) -> str:
-    source = platform.get("source")
-    return str(source.get("name", "")) if isinstance(source, dict) else str(source)
+    return Difference(1, before.origin.name, after.origin.name, tuple(changes))
 
 
 def _sections(section: str, old: Any, new: Any) -> Iterator[Change]:
