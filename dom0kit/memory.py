@@ -289,7 +289,7 @@ _TYPES: Final = frozenset(
     }
 )
 """What Linux writes into /proc/iomem for entries of the map (arch/x86/kernel/e820.c); other lines are devices."""
-_LINE: Final = re.compile(r"^ *([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : (.+?) *$", re.MULTILINE)
+_LINE: Final = re.compile(r"^ *([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : (.{1,64}?) *$", re.MULTILINE)
 
 
 def _map(source: Source, findings: list[Finding]) -> tuple[tuple[MapRange, ...], MapFrom | None]:

@@ -77,7 +77,7 @@ MAX_LINE: Final = 4096
 _OLD_CHIP: Final = re.compile(
     r"((?:IR-)?(?:IO-APIC|PCI-MSI|DMAR-MSI|HPET-MSI|XT-PIC))-(edge|level|fasteoi)(?: +(.*))?$"
 )
-_CHIP: Final = re.compile(r"(\S(?:.*?\S)?)\s+(\d{1,20})(?:-(\S+))?(?:\s+(.*))?$")
+_NUMBER: Final = re.compile(r"(\d{1,20})(?:-(\S+))?", re.ASCII)
 _NO_NUMBER: Final = re.compile(r"(\S+)\s+-(\S+)(?:\s+(.*))?$")
 _LOG_LINE: Final = re.compile(
     r"IOAPIC\[(\d{1,5})\]: apic_id (\d{1,5}), version (\d{1,5}), "
@@ -107,16 +107,15 @@ def parse_interrupts(text: str) -> tuple[KernelInterrupt, ...]:
 
 def _interrupt(irq: int, text: str) -> KernelInterrupt:
     """From what follows the counts: chip, hardware number and flow, names of the drivers."""
-    hwirq: int | None = None
-    if (match := _OLD_CHIP.match(text)) or (match := _NO_NUMBER.match(text)):
+    if match := _OLD_CHIP.match(text) or _NO_NUMBER.match(text):
         chip, flow, actions = match.groups()
-    elif match := _CHIP.match(text):
-        chip, flow, actions = match.group(1, 3, 4)
-        hwirq = int(match[2])
-    else:
-        chip, _, actions = text.partition(" ")
-        flow = None
-    return KernelInterrupt(irq, chip, hwirq, _trigger(flow or ""), _names(actions or ""))
+        return KernelInterrupt(irq, chip, None, _trigger(flow), _names(actions or ""))
+    words = text.split()
+    for at, word in enumerate(words):  # a chip's name may have blanks in it: "Hyper-V PCIe MSI"
+        if at and (match := _NUMBER.fullmatch(word)):
+            trigger = _trigger(match[2] or "")
+            return KernelInterrupt(irq, " ".join(words[:at]), int(match[1]), trigger, _names(" ".join(words[at + 1 :])))
+    return KernelInterrupt(irq, words[0] if words else "", None, None, _names(" ".join(words[1:])))
 
 
 def _trigger(flow: str) -> Trigger | None:
