@@ -486,22 +486,41 @@ def test_which_express_registers_a_function_has(
     assert (old.slot, old.device2, old.link2, old.slot2) == (None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "version", "length", "last"),
+    [
+        (9, 1, 0x0C, "device"),
+        (0, 1, 0x14, "link"),
+        (6, 1, 0x1C, "slot"),
+        (4, 1, 0x24, "root"),
+        (9, 2, 0x2C, "device2"),
+        (0, 2, 0x34, "link2"),
+        (6, 2, 0x3C, "slot2"),
+    ],
+)
+def test_express_needs_as_many_bytes_as_its_registers_have(kind: int, version: int, length: int, last: str) -> None:
+    registers = _express(kind, version, True)
+    whole = _one(registers, size=0x40 + length)
+    assert getattr(whole, last) is not None
+    cut = _one(registers, size=0x40 + length - 1, rules=["pci.capability-truncated"])
+    assert isinstance(cut, TruncatedCapability) if last == "device" else getattr(cut, last) is None
+
+
 def test_express_cut_off_keeps_the_registers_that_are_there() -> None:
     express = _one(_express(4, 2, True), size=0x40 + 0x1C, rules=["pci.capability-truncated"])
     assert express.slot is not None
     assert (express.root, express.device2, express.link2) == (None, None, None)
 
 
-def test_slot_and_device_2_registers_that_lspci_does_not_print() -> None:
-    registers = bytearray(_express(6, 2, True))
-    registers[0x34] = registers[0x38] = 1
-    registers[0x29] = 0x0B  # IDO for requests and completions, emergency power reduction request
-    registers[0x0A] = 0x40
-    express = _one(bytes(registers))
-    assert (express.slot2.in_band_presence_disable_supported, express.slot2.in_band_presence_disabled) == (True, True)
-    assert (express.device2.ido_request, express.device2.ido_completion) == (True, True)
-    assert express.device2.emergency_power_reduction_request
-    assert express.device.emergency_power_reduction
+def test_enhanced_allocation_at_the_end_of_config_space() -> None:
+    config = bytearray(_with(b"", header_type=1))
+    config[0x34], config[0xF8:0x100] = 0xF8, b"\x14\0\0\0\x05\x07\0\0"
+    reports = Reports()
+    (allocation,) = decode_standard(bytes(config), reports)
+    assert allocation == EnhancedAllocation(0xF8, 0, 5, 7, ())
+    assert reports.rules == []
+    (cut,) = decode_standard(bytes(config[:0xFF]), reports)
+    assert isinstance(cut, TruncatedCapability)
 
 
 def test_the_function_type_decodes_json_of_every_kind() -> None:

@@ -375,6 +375,7 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("pci.window-type", _bridge_config(b"\x11\x30"), ""),
     ("pci.window-type", _bridge_config(b"\x12\x32"), ""),
     ("pci.window-type", _bridge_config(b"\x10\x30\x00\x00\x01\xf0\x00\xf0"), ""),
+    ("pci.window-type", _bridge_config(b"\x10\x30\x00\x00\x00\xf0\x08\xf0"), ""),
     ("pci.window-type", _bridge_config(b"\x10\x30\x00\x00\x00\xf0\x00\xf0\x01\xe0\x00\xe0"), ""),
     ("pci.resource-file", _config(), "0x0 0x1"),
     ("pci.resource-file", _config(), "0x0 0x10000000000000000 0x0"),
