@@ -60,9 +60,7 @@ RULES: Final[dict[str, Rule]] = {}
 """Every rule whose module has been imported, by id."""
 
 
-def rule(
-    id: str, severity: Severity, *, title: str, meaning: str, advice: str, specification: str
-) -> Rule:
+def rule(id: str, severity: Severity, *, title: str, meaning: str, advice: str, specification: str) -> Rule:
     """Declare a rule. The id is ``area.what-is-wrong``, stable for ever, and declared only once."""
     if _ID.fullmatch(id) is None:
         raise ValueError(f"{id!r} is not a rule id like acpi.table-checksum")

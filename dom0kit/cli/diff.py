@@ -46,7 +46,10 @@ def _print(difference: Difference) -> None:
     title = columns([("before", difference.before), ("after", difference.after)])
     title.append(line(count(len(difference.changes), "difference") if difference.changes else "no difference"))
     sections = [
-        Section(section.replace("_", " "), [_item(item, list(of_item)) for item, of_item in groupby(changes, _item_of)])
+        Section(
+            section.replace("_", " "),
+            [each for item, of_item in groupby(changes, _item_of) for each in _item(item, list(of_item))],
+        )
         for section, changes in groupby(difference.changes, lambda change: change.section)
     ]
     show(title, sections)
@@ -56,13 +59,13 @@ def _item_of(change: Change) -> str:
     return change.item
 
 
-def _item(item: str, changes: list[Change]) -> Line:
+def _item(item: str, changes: list[Change]) -> list[Line]:
     first = changes[0]
     if not first.field:
-        return line(_SIGNS[first.kind], " ", item, *_values(first))
+        return [line(_SIGNS[first.kind], " ", item, *_values(first))]
     if not item:
-        return line("~", children=_rows(changes))
-    return line(_SIGNS[ChangeKind.CHANGED], " ", item, children=_rows(changes))
+        return _rows(changes)
+    return [line(_SIGNS[ChangeKind.CHANGED], " ", item, children=_rows(changes))]
 
 
 def _rows(changes: list[Change]) -> list[Line]:

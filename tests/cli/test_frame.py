@@ -14,8 +14,6 @@ import pytest
 from dom0kit import __version__
 from dom0kit.cli import FINE, INTERRUPTED, UNUSABLE, USAGE, VERBS, main
 
-HEAVY = ("argparse", "asyncio", "construct", "difflib", "json", "msgspec", "rich", "subprocess", "typing")
-
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One process of its own."""
