@@ -323,7 +323,9 @@ def test_other_kinds() -> None:
     assert isinstance(new, Tpm2Revision5)
     assert old.log_area_start_address == new.log_area_start_address == 0x7000
     port = bytes(44) + struct.pack("<IHH", 115200, 6, 88) + b"\\COM1\0"
-    spcr = decoded(table_bytes(b"SPCR", port, revision=4)).content
+    serial_port = decoded(table_bytes(b"SPCR", port, revision=4))
+    assert serial_port.findings == ()
+    spcr = serial_port.content
     assert isinstance(spcr, Spcr)
     assert (spcr.precise_baud_rate, spcr.namespace_string) == (115200, "\\COM1")
 
@@ -380,6 +382,8 @@ CHECKSUM_OFF = bytearray(table_bytes(b"XYZ9", b"body"))
 CHECKSUM_OFF[-1] ^= 1
 SUM_OFF = bytearray(rsdp())
 SUM_OFF[12] ^= 1
+EXTENDED_SUM_OFF = bytearray(rsdp())
+EXTENDED_SUM_OFF[24] ^= 1
 DEBUG_DEVICE = struct.pack("<BHBHHHHHHHHH", 0, 42 - 2, 1, 2, 38, 0, 0, 0x8000, 0, 0, 22, 34) + bytes(16) + b".\0"
 FADT = bytearray(276 - 36)
 FADT_TWO = bytearray(FADT)
@@ -412,6 +416,7 @@ CASES: list[tuple[str, bytes]] = [
     ("acpi.table-signature", table_bytes(b"AB\0C", b"")),
     ("acpi.table-signature", table_bytes(b"A\xe9BC", b"")),
     ("acpi.rsdp-checksum", bytes(SUM_OFF)),
+    ("acpi.rsdp-checksum", bytes(EXTENDED_SUM_OFF)),
     ("acpi.rsdp-length", rsdp(2, 20)),
     ("acpi.rsdp-length", rsdp(2, 36, 35)),
     ("acpi.root-null-entry", table_bytes(b"XSDT", struct.pack("<QQ", 0x7000, 0))),
@@ -439,6 +444,15 @@ CASES: list[tuple[str, bytes]] = [
     ("acpi.dmar-include-all", table_bytes(b"DMAR", DMAR_HEAD + drhd(flags=1) + drhd(SCOPE))),
     ("acpi.dmar-register-base", table_bytes(b"DMAR", DMAR_HEAD + drhd(SCOPE, base=2**64 - 1))),
     ("acpi.dmar-register-base", table_bytes(b"DMAR", DMAR_HEAD + drhd(SCOPE, base=0))),
+    ("acpi.dmar-register-base", table_bytes(b"DMAR", DMAR_HEAD + drhd(SCOPE, base=0xFED90010))),
+    (
+        "acpi.dmar-rmrr-range",
+        table_bytes(b"DMAR", DMAR_HEAD + struct.pack("<HHHHQQ", 1, 32, 0, 0, 0x2010, 0x2FFF) + SCOPE),
+    ),
+    (
+        "acpi.dmar-rmrr-range",
+        table_bytes(b"DMAR", DMAR_HEAD + struct.pack("<HHHHQQ", 1, 32, 0, 0, 0x2000, 0x2FF0) + SCOPE),
+    ),
     (
         "acpi.dmar-rmrr-range",
         table_bytes(b"DMAR", DMAR_HEAD + struct.pack("<HHHHQQ", 1, 32, 0, 0, 0x2000, 0x1FFF) + SCOPE),
@@ -500,6 +514,16 @@ def test_no_rule_fires_on_a_good_table(data: bytes) -> None:
     table = decoded(data)
     assert table.findings == ()
     assert table.raw is None
+
+
+def test_offsets_in_messages_are_those_in_the_table() -> None:
+    """Also of entries that lie in a block which is decoded from a copy."""
+    block = ivhd(0x10, struct.pack("<BHB", 2, 9, 0) + b"\xf1")
+    table = decoded(table_bytes(b"IVRS", IVRS_HEAD + block))
+    offset = build_table(table).index(b"\xf1", 48)
+    assert [finding.message for finding in table.findings] == [
+        f"entry of type 0xf1 at offset {offset:#x}: its length is not known"
+    ]
 
 
 def test_cross_findings() -> None:
