@@ -86,7 +86,7 @@ class RawObject(NamedTuple):
 
 
 _COMMAND: Final = re.compile(rb"\n[-%] (?!go\n)(\S[^\n]*)")
-_FIND: Final = re.compile(r"^ +(\\\S*) +(\w+) +(0x[0-9a-f]+) \w* *(.*)$", re.MULTILINE)
+_FIND: Final = re.compile(r"^ *(\\\S*) +(\w+) +(0x[0-9a-f]+) \w* *(.*)$", re.MULTILINE)
 _PAD: Final = re.compile(r"(?<![.\\])_+(?=\.|$)")
 _ACCESS: Final = re.compile(r"(READ|WRITE)\] Region \[[^:\]]*:([0-9A-F]+)\], Width ([0-9A-F]+),.* at ([0-9A-F]+)")
 _DISPATCH: Final = re.compile(r".* EvAddressSpaceDispatch .* Address ([0-9A-F]+) \[(\w+)\]")

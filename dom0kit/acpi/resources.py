@@ -194,8 +194,8 @@ class AddressRange(msgspec.Struct, frozen=True, tag="range", kw_only=True):
 
     @property
     def is_window(self) -> bool:
-        """A range that a root bridge forwards."""
-        return not self.consumer and self.length > 0
+        """A range that a root bridge forwards; bus numbers count whatever the consumer bit says, as Linux has it."""
+        return self.length > 0 and (not self.consumer or self.kind is RangeKind.BUS)
 
     @property
     def prefetchable(self) -> bool:
