@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
-from dom0kit.platform import observe
+from dom0kit.observation import observe
 from dom0kit.source.interface import RawTable
 from dom0kit.source.recognise import combine
 from tests.corpus import CORPUS, combined

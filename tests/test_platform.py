@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import dom0kit
 from dom0kit.address import Sbdf
 from dom0kit.finding import RULES, Severity
-from dom0kit.platform import Part, Platform, observe
+from dom0kit.observation import observe
+from dom0kit.part import Part
+from dom0kit.platform import Platform
 from dom0kit.serial import decode, encode
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, SourceKind

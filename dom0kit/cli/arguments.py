@@ -90,7 +90,7 @@ def open_live(*, wake: bool) -> Source:
 def observed(path: str, *, aml: bool) -> Platform:
     """What is recorded at `path`; Unusable where that is nothing."""
     from dom0kit.cli.progress import Progress
-    from dom0kit.platform import observe
+    from dom0kit.observation import observe
 
     with Progress() as progress:
         return observe(open_recorded(path), aml=aml, progress=progress)

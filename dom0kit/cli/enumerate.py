@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     parser.check_source(options)
     from dom0kit.cli.progress import Progress
     from dom0kit.finding import Severity
-    from dom0kit.platform import observe
+    from dom0kit.observation import observe
 
     with Progress() as progress:
         source, remark = _source(options)

@@ -17,7 +17,8 @@ import dom0kit
 from dom0kit.cli import FINE, FOUND, UNUSABLE, main
 from dom0kit.cli.enumerate import PARTS, SHIPPED
 from dom0kit.finding import Severity
-from dom0kit.platform import Part, Platform
+from dom0kit.part import Part
+from dom0kit.platform import Platform
 from dom0kit.serial import decode, encode
 from dom0kit.source.errors import UnreadableSource
 

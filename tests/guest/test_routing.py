@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dom0kit.address import IoapicPin, Sbdf, Trigger
-from dom0kit.platform import observe
+from dom0kit.observation import observe
 from dom0kit.source.recognise import open_source
 from recordings.make import REPOSITORY
 from recordings.virtual import MACHINES

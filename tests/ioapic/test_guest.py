@@ -14,7 +14,8 @@ import pytest
 
 from dom0kit.ioapic.controllers import PinsFrom
 from dom0kit.ioapic.intx import NoRoute
-from dom0kit.platform import Platform, observe
+from dom0kit.observation import observe
+from dom0kit.platform import Platform
 from dom0kit.source.recognise import open_source
 from tests.guest.machine import Machine, missing, run
 
