@@ -470,10 +470,12 @@ def doe(c: DataObjectExchange, function: Function) -> list[str]:
     lines = ["Data Object Exchange", f"DOECap: IntSup{flag(c.interrupt_capable)}"]
     if c.interrupt_capable:
         lines.append(f"Interrupt Message Number {c.interrupt_message:03x}")
+    # lspci 3.9.0 takes bits 0 and 1 for the error flag, which is bit 2.
+    error = c.busy or c.interrupt_status
     return [
         *lines,
         f"DOECtl: IntEn{flag(c.interrupt_enabled)}",
-        "DOESta: " + flags(Busy=c.busy, IntSta=c.interrupt_status, Error=c.error, ObjectReady=c.object_ready),
+        "DOESta: " + flags(Busy=c.busy, IntSta=c.interrupt_status, Error=error, ObjectReady=c.object_ready),
     ]
 
 
