@@ -172,8 +172,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SECONDS: Final = 28.0
-_FIRST_SECONDS: Final = 16.0
-"""Of these for the first session; the rest is for trying again without initialisation."""
+_FIRST: Final = 0.6
+"""Share of these for the first session; the rest is for trying again without initialisation."""
 _AT_ONCE: Final = ("_STA", "_CRS", "_PRT", "_PRS")
 """Asked for together with the namespace: hardly a machine has them all constant."""
 _NAMES: Final = (
@@ -200,14 +200,14 @@ _SLOW: Final = 2.0
 """A batch that took so many seconds is not repeated for its names as a whole."""
 
 
-def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes]) -> Namespace:
+def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], *, seconds: float = _SECONDS) -> Namespace:
     """The namespace of these tables, AML's PCI_Config fields reading `config`.
 
     `config` has every function of the machine, with no bytes where it was not read; it is empty where PCI is unknown.
     Tables are loaded in the order given, DSDT first; dynamic ones are left out. Whatever AML does, this returns
-    within 30 seconds and raises nothing.
+    within `seconds` and a little, and raises nothing.
     """
-    interpretation = _Interpretation(tables, config)
+    interpretation = _Interpretation(tables, config, seconds)
     interpretation.run()
     return interpretation.namespace()
 
@@ -257,8 +257,9 @@ def usable_tables(tables: Sequence[RawTable]) -> tuple[list[RawTable], list[Find
 class _Interpretation:
     """One run over a machine's tables: what was asked, what came back."""
 
-    def __init__(self, tables: Sequence[RawTable], config: Mapping[Sbdf, bytes]) -> None:
-        self._deadline = time.monotonic() + _SECONDS
+    def __init__(self, tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
         self._program = shutil.which("acpiexec")
         self._config = RecordedConfig(config)
         self._functions = config
@@ -305,13 +306,15 @@ class _Interpretation:
             return
         try:
             with contextlib.ExitStack() as stack:
-                session = stack.enter_context(self._session(_FIRST_SECONDS))
+                session = stack.enter_context(self._session(self._seconds * _FIRST))
                 # Nearly every machine reads config space of more than the host bridge, and so needs a second session:
                 # it loads its tables while the first one works.
-                spare = stack.enter_context(self._session(_SECONDS)) if self._config else None
+                spare = stack.enter_context(self._session(self._seconds)) if self._config else None
                 begun = time.monotonic()
                 self._read(session.run([*self._start(), "find ????", *_all(_AT_ONCE)]))
                 self._read(session.run(_all(self._wanted)))
+                for name in self._missing():  # an AML BreakPoint took the command
+                    self._read(session.run(_all((name,))))
                 self._slow = time.monotonic() - begun > _SLOW
                 stopped = session.stopped
                 if spare is not None and stopped is None:
@@ -328,10 +331,13 @@ class _Interpretation:
         fill = self._config.fill(self._config.host_bridge) if self._config else ()
         return [*fill, f"level {self._level:#x} console", "execute \\_PIC 0x1", "go"]
 
+    def _missing(self) -> list[str]:
+        return [name for name in (*_AT_ONCE, *self._wanted) if name not in self._done]
+
     def _again(self) -> None:
         """What the first session did not get to, name by name, without initialisation."""
         for _ in range(4):
-            missing = [name for name in (*_AT_ONCE, *self._wanted) if name not in self._done]
+            missing = self._missing()
             if (self._objects and not missing) or self._deadline - time.monotonic() < 1:
                 break
             with self._session(self._deadline - time.monotonic(), initialise=False) as session:
@@ -811,7 +817,7 @@ class _Interpretation:
         text = b""
         found: RawEvaluation | None = None
         try:
-            with self._session(_FIRST_SECONDS) as session:
+            with self._session(self._seconds * _FIRST) as session:
                 identify = ("_HID", "_CID", "_ADR", "_BBN", "_SEG")
                 self._read(session.run([*self._start(), "find ????", *(_all(identify) if self._config else ())]))
                 text = session.run([f"level {self._level | _MESSAGES:#x} console", command, "go"])
@@ -824,7 +830,7 @@ class _Interpretation:
                 if found is None or stopped is not None or not (needs := self._needs(found)):
                     break
                 base, overlays = _composition(needs)
-                with self._session(_SECONDS) as session:
+                with self._session(self._seconds) as session:
                     session.run(self._start())
                     quiet, loud = f"level {_BUFFER_BYTES:#x} console", f"level {self._level | _MESSAGES:#x} console"
                     text = session.run([quiet, *self._config.fill(base, overlays[:OVERLAYS]), loud, command, "go"])
@@ -879,6 +885,7 @@ class _Interpretation:
 _STOPPED: Final = {
     "time": "it ran out of time",
     "output": "it printed without end",
+    "breakpoints": "AML stopped at breakpoints without end",
     "ended": "it ended by itself (a crash, or a limit of memory or processor time)",
 }
 _EVALUATED: Final = re.compile(rb"^Evaluated \d+ names in the namespace", re.MULTILINE)

@@ -40,11 +40,14 @@ _END: Final = re.compile(rb"\n([-%]) help\n")
 class Session:
     """An interpreter with tables loaded. Use as a context manager; leaving kills the child with its group.
 
-    `stopped` says why it takes no more commands: ``time``, ``output``, ``ended``; None while it does.
+    `stopped` says why it takes no more commands: ``time``, ``output``, ``breakpoints``, ``ended``; None while it does.
     """
 
     def __init__(self, program: str, tables: Sequence[RawTable], deadline: float, *, initialise: bool = True) -> None:
-        """`deadline` by time.monotonic(). Without `initialise` no _STA and _INI run at start. OSError if no child."""
+        """`deadline` by time.monotonic(). Without `initialise` tables are loaded and no method runs at start.
+
+        OSError if there can be no child.
+        """
         self._deadline = deadline
         self._at_breakpoint = False
         self.stopped: str | None = None
@@ -83,6 +86,8 @@ class Session:
             if self.stopped is not None or not self._at_breakpoint:
                 break
             text += self._exchange(["go"] * 8)
+        if self.stopped is None and self._at_breakpoint:
+            self.stopped = "breakpoints"
         return text
 
     def _exchange(self, commands: Sequence[str]) -> bytes:
@@ -144,7 +149,7 @@ def _write_tables(folder: str, tables: Sequence[RawTable]) -> list[str]:
 
 
 def _start(program: str, names: Sequence[str], folder: str, initialise: bool) -> subprocess.Popen[bytes]:
-    command = [program, "-dt", "-to", _LOOP_SECONDS, *([] if initialise else ["-di"]), *names]
+    command = [program, "-dt", "-to", _LOOP_SECONDS, *([] if initialise else ["-l"]), *names]
     setpriv = shutil.which("setpriv")
     if setpriv is not None:
         command = [setpriv, "--no-new-privs", *command]

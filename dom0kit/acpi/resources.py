@@ -26,9 +26,9 @@ TRUNCATED: Final = rule(
     "acpi.resource-truncated",
     Severity.WARNING,
     title="a resource descriptor is cut off",
-    meaning="A resource buffer ends inside a descriptor, or a descriptor is shorter than its type asks for. What lies "
-    "before is decoded, the rest is kept as bytes; an operating system stops there too, so later resources of this "
-    "object do not exist for it.",
+    meaning="A resource buffer ends inside a descriptor, or a descriptor is shorter than its type asks for, or there "
+    "are more than a thousand. What lies before is decoded, the rest is kept as bytes; an operating system stops there "
+    "too, so later resources of this object do not exist for it.",
     advice="Compare with the real machine's _CRS; a firmware update or an override of the table mends it.",
     specification="ACPI 6.5, sections 6.4.2 and 6.4.3",
 )
@@ -306,6 +306,8 @@ Resource = (
     | Unknown
 )
 
+_MAX_DESCRIPTORS: Final = 1000
+"""The longest recorded _CRS has 67 of them."""
 _KINDS: Final = {0: RangeKind.MEMORY, 1: RangeKind.IO, 2: RangeKind.BUS}
 _BUSES: Final = {1: SerialBusKind.I2C, 2: SerialBusKind.SPI, 3: SerialBusKind.UART, 4: SerialBusKind.CSI2}
 _SPACE_NUMBERS: Final = {space: number for number, space in SPACES.items()}
@@ -315,9 +317,10 @@ def decode_resources(data: bytes, where: str) -> tuple[tuple[Resource, ...], tup
     """The descriptors of a resource buffer up to its end tag, and what is wrong with them (at place `where`)."""
     resources: list[Resource] = []
     findings: list[Finding] = []
+    unknown: list[int] = []
     at = 0
     size = len(data)
-    while at < size:
+    while at < size and not (resources and isinstance(resources[-1], EndTag)):
         tag = data[at]
         if tag & 0x80:
             header = 3
@@ -325,27 +328,28 @@ def decode_resources(data: bytes, where: str) -> tuple[tuple[Resource, ...], tup
         else:
             header, length = 1, tag & 7
         end = at + header + length
-        if end > size:
-            findings.append(TRUNCATED.at(where, f"descriptor {tag:#04x} at {at:#x} reaches beyond the {size} bytes"))
+        if end > size or len(resources) == _MAX_DESCRIPTORS:
+            what = f"reaches beyond the {size} bytes" if end > size else f"is one too many (limit {_MAX_DESCRIPTORS})"
+            findings.append(TRUNCATED.at(where, f"descriptor {tag:#04x} at {at:#x} {what}"))
             resources.append(Unknown(tag=tag, data=data[at:].hex()))
-            return tuple(resources), tuple(findings)
+            break
         decoder = _LARGE.get(tag) if tag & 0x80 else _SMALL.get(tag >> 3)
         if decoder is None:
-            findings.append(UNKNOWN.at(where, f"descriptor type {tag:#04x} at {at:#x} is reserved"))
+            unknown.append(at)
             resources.append(Unknown(tag=tag, data=data[at:end].hex()))
         else:
-            body = data[at + header : end]
             try:
-                resource = decoder(body)
+                resources.append(decoder(data[at + header : end]))
             except (struct.error, IndexError):
                 findings.append(TRUNCATED.at(where, f"descriptor {tag:#04x} at {at:#x} has only {length} bytes"))
-                resource = Unknown(tag=tag, data=data[at:end].hex())
-            resources.append(resource)
-            if isinstance(resource, EndTag):
-                return tuple(resources), tuple(findings)
+                resources.append(Unknown(tag=tag, data=data[at:end].hex()))
         at = end
-    if size:
-        findings.append(NO_END.at(where, f"no end tag within {size} bytes"))
+    else:
+        if size and not isinstance(resources[-1], EndTag):
+            findings.append(NO_END.at(where, f"no end tag within {size} bytes"))
+    if unknown:
+        first = f"the first {data[unknown[0]]:#04x} at {unknown[0]:#x}"
+        findings.append(UNKNOWN.at(where, f"{len(unknown)} descriptors of a reserved type, {first}"))
     return tuple(resources), tuple(findings)
 
 
