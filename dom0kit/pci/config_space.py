@@ -540,7 +540,7 @@ def _resources(text: str, report: Report) -> tuple[KernelResource, ...]:
         for line in text.splitlines()[:32]:
             start, end, flags = (int(word, 16) for word in line.split())
             size = end - start + 1 if end > start or (flags and end == start) else 0
-            if not (0 <= start <= end < 1 << 64 and size < 1 << 64 and 0 <= flags < 1 << 64):
+            if not (0 <= start <= end < 1 << 64 and size < 1 << 64):
                 raise ValueError(line)
             resources.append(KernelResource(start, size, flags))
     except ValueError:

@@ -179,6 +179,18 @@ def test_a_cardbus_bridge_has_its_own_header() -> None:
     assert (narrow.base, narrow.limit) == (0x4000, 0x40FF)
     assert (wide.base, wide.limit) == (0x14400, 0x144FF)
     assert cardbus.legacy_base == 1
+    config = _config(type=2, class_code=0x060700)
+    shorter, exact = (_decode(config[:length])[0].cardbus for length in (0x45, 0x46))
+    assert shorter is not None
+    assert exact is not None
+    assert (shorter.legacy_base, exact.legacy_base) == (None, 0)
+
+
+def test_a_prefetchable_window_of_a_reserved_width_has_32_bits() -> None:
+    function, findings = _decode(_bridge_config(b"\xf0\0\0\0\xf0\xff\0\0\x09\xe0\xf9\xe0\x01\0\0\0\x01\0\0\0"))
+    assert function.bridge is not None
+    assert function.bridge.prefetchable == Window(0xE000_0000, 0xE0FF_FFFF, 32)
+    assert _rules(findings) == ["pci.window-type"]
 
 
 BARS = st.one_of(
@@ -327,7 +339,7 @@ def test_the_kernels_attributes() -> None:
 
 
 def test_what_the_kernel_did_not_say_is_none() -> None:
-    function, _ = _decode(_config(), numa_node="-1", irq="many", reset_method="")
+    function, _ = _decode(_config(), numa_node="-1", irq="many", reset_method="", iommu_group="4294967296")
     assert (function.numa_node, function.irq, function.driver, function.iommu_group) == (None, None, None, None)
     assert function.reset_methods == ()
     assert _decode(_config())[0].reset_methods is None
@@ -379,6 +391,8 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("pci.window-type", _bridge_config(b"\x10\x30\x00\x00\x00\xf0\x00\xf0\x01\xe0\x00\xe0"), ""),
     ("pci.resource-file", _config(), "0x0 0x1"),
     ("pci.resource-file", _config(), "0x0 0x10000000000000000 0x0"),
+    ("pci.resource-file", _config(), "0x0 0xffffffffffffffff 0x200"),
+    ("pci.resource-file", _config(), "0x10000000000000000 0x10000000000000000 0x200"),
 ]
 
 
