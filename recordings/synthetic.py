@@ -196,7 +196,7 @@ def x2apic(tree: Path) -> None:
             "APIC": table("APIC", 5, apic),
             "DMAR": table("DMAR", 1, remapping),
             "DSDT": compiled(Path(__file__).with_name("synthetic-x2apic.asl")),
-            "FACP": table("FACP", 3, _FADT),
+            "FACP": table("FACP", 1, _FADT),
             "MCFG": table("MCFG", 1, windows),
             "SRAT": table("SRAT", 3, affinity),
         },
@@ -337,7 +337,7 @@ def amd(tree: Path) -> None:
         {
             "APIC": table("APIC", 5, apic),
             "DSDT": compiled(Path(__file__).with_name("synthetic-amd.asl")),
-            "FACP": table("FACP", 3, _FADT),
+            "FACP": table("FACP", 1, _FADT),
             "IVRS": table("IVRS", 2, reporting),
             "MCFG": table("MCFG", 1, windows),
         },

@@ -35,7 +35,8 @@ _MAC_IN_NAME: Final = re.compile(rb"\b(?:en|wl|ww|ib|sl)x[0-9a-f]{12}(?![0-9a-f]
 _UUID: Final = re.compile(rb"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b")
 _PASS_THROUGH: Final = re.compile(rb"_AUXMAC_#([0-9A-Fa-f]{12})#")
 """A MAC address that firmware hands to the dock's network adapter, in AML."""
-_BUILDER: Final = re.compile(rb"\([^\s()@]+@[^\s()]+\)")
+_RELEASE: Final = re.compile(rb"(?s)(Linux version \d+(?:\.\d+)*(?:-\d+)?).*")
+"""The kernel's version without its suffix, builder, host, compiler and date."""
 
 _ARGUMENT_NAMES: Final = re.compile(
     r"(?:acpi|apic|irq|intel_iommu|amd_iommu|iommu|intremap|msi|pci|pcie|mem|memory|memmap|memhp|numa|cpu|nr_cpus|maxcpus"
@@ -44,10 +45,9 @@ _ARGUMENT_NAMES: Final = re.compile(
     r"|hpet|mitigations|hugepages|default_hugepagesz|hugepagesz|panic|reboot|console|loglevel)(?:[_.-][\w.-]*)?",
     re.ASCII,
 )
-"""Kernel parameters that say how the machine is run; the values of all others are replaced."""
+"""Kernel parameters that say how the machine is run; all others are left out."""
 _HARMLESS_VALUE: Final = re.compile(r"[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\"", re.ASCII)
 _ARGUMENT: Final = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
-_TRIVIAL_VALUE: Final = re.compile(r"[0-9]{1,4}|on|off|yes|no|[yYnN]", re.ASCII)
 
 _KEY_TABLES: Final = {b"MSDM": 56, b"IBFT": 36, b"iBFT": 36}
 """Tables that are secrets from this offset on: a Windows product key; iSCSI names and passwords."""
@@ -150,7 +150,7 @@ class Redaction:
         if path == "proc/cmdline":
             data = self._command_line(data)
         if path == "proc/version":
-            data = _BUILDER.sub(b"(redacted)", data)
+            data = _RELEASE.sub(rb"\1 redacted\n", data)
         if path in _FREE_TEXT or path.startswith("sys/class/dmi/"):
             for literal in self._literals:
                 data = data.replace(literal, self._digits("serial", literal))
@@ -159,21 +159,16 @@ class Redaction:
         return _UUID.sub(lambda match: self._uuid(match[0]), data)
 
     def _command_line(self, data: bytes) -> bytes:
-        result = []
-        for word in _ARGUMENT.findall(data.decode("ascii", "replace").replace("\ufffd", "?")):
+        """The parameters that say how the machine is run; one word ``redacted`` stands for all others."""
+        words = _ARGUMENT.findall(data.decode("ascii", "replace").replace("\ufffd", "?"))
+        kept = []
+        for word in words:
+            name, _, value = word.partition("=")
             if word == "--":  # arguments of init
-                result.append("-- redacted")
                 break
-            name, equals, value = word.partition("=")
-            known = _ARGUMENT_NAMES.fullmatch(name) and _HARMLESS_VALUE.fullmatch(value)
-            named = equals and re.fullmatch(r"[\w.-]{1,40}", name, re.ASCII)
-            if known or (named and _TRIVIAL_VALUE.fullmatch(value)):
-                result.append(word)
-            elif named:
-                result.append(f"{name}=redacted-{self._digits('argument', value.encode(), 8).decode()}")
-            else:
-                result.append(f"redacted-{self._digits('argument', word.encode(), 8).decode()}")
-        return " ".join(result).encode() + b"\n"
+            if _ARGUMENT_NAMES.fullmatch(name) and _HARMLESS_VALUE.fullmatch(value):
+                kept.append(word)
+        return " ".join((*kept, *["redacted"] * (len(kept) < len(words)))).encode() + b"\n"
 
     def _mac(self, address: bytes, separator: bytes) -> bytes:
         digits = b"02" + self._digits("mac", address.replace(separator, b"").lower(), 10)

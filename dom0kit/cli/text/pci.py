@@ -75,8 +75,8 @@ def _facts(function: Function, slot: Slot | None, resets: Resets | None) -> list
         rows += _cardbus(function.cardbus)
     if slot is not None:
         rows.append(("slot", _slot(slot)))
-    is_virtual = function.physical_function is not None
-    rows += [_bar(bar, "VF BAR" if bar.virtual and not is_virtual else "BAR") for bar in function.bars]
+    rows += [_bar(bar, "BAR") for bar in function.bars]
+    rows += [_bar(bar, "VF BAR") for bar in function.vf_bars]
     if function.rom is not None:
         rows.append(_rom(function.rom))
     for capability in function.capabilities:

@@ -39,7 +39,9 @@ def _summary(platform: Platform) -> Iterator[tuple[str, ...]]:
     yield from _memory(platform)
     yield "ACPI", _acpi(platform)
     yield "PCI", _pci(platform)
-    yield "IOAPICs", "; ".join(f"{of.id} with GSI {of.gsi_base}-{of.gsi_last}" for of in platform.ioapics)
+    if platform.ioapics:
+        each = ", ".join(f"id {of.id} with GSI {of.gsi_base}-{of.gsi_last}" for of in platform.ioapics)
+        yield "IOAPICs", f"{len(platform.ioapics)}: {each}"
     yield "interrupts", _interrupts(platform)
     yield "IOMMU", _iommu(platform)
     yield "groups", _groups(platform)
