@@ -73,6 +73,16 @@ TABLE_REJECTED: Final = rule(
     advice="Disassemble the table (iasl -d) and look at the place named; an operating system may load it all the same.",
     specification="ACPI 6.5, section 5.2.11",
 )
+NAMES: Final = rule(
+    "aml.names-unresolved",
+    Severity.INFO,
+    title="tables refer to names that do not exist, or declare names twice",
+    meaning="While the tables were loaded, some names could not be found, or existed already. The statements around "
+    "them were skipped. Firmware often refers to devices that a model does not have; a table that is missing from the "
+    "recording, one that is normally loaded later, or a wrong order of tables shows in the same way.",
+    advice="Nothing, unless an object is missed; then look for the table that declares it.",
+    specification="ACPI 6.5, sections 5.2.11 and 5.3",
+)
 INITIALISATION: Final = rule(
     "aml.initialisation-failed",
     Severity.INFO,
@@ -376,6 +386,11 @@ class _Interpretation:
         if failed:
             first, status = next(iter(failed.items()))
             self._findings.append(INITIALISATION.at("aml", f"{len(failed)} methods, the first {first} with {status}"))
+        names = _UNRESOLVED.findall(text)
+        if names:
+            what, name, status = names[0]
+            message = f"{len(set(names))} names, the first: {what.lower()} {name}, {status}"
+            self._findings.append(NAMES.at("aml", message))
         for line in _REJECTED.findall(text):
             self._findings.append(TABLE_REJECTED.at("aml", line.strip()))
 
@@ -891,6 +906,11 @@ _STOPPED: Final = {
 _EVALUATED: Final = re.compile(rb"^Evaluated \d+ names in the namespace", re.MULTILINE)
 _VERSION: Final = re.compile(r"Utility version (\w+)")
 _INIT_FAILED: Final = re.compile(r"ACPI Error: (AE_\w+), during (\\\S+) execution")
+_UNRESOLVED: Final = re.compile(
+    r"^(?:Firmware|ACPI BIOS) Error \((?:ACPI|bug)\): "
+    r"(Could not resolve symbol|Failure creating named object) \[([^\]\n]*)\], (AE_\w+)",
+    re.MULTILINE,
+)
 _REJECTED: Final = re.compile(
     r"^ACPI (?:Error|Warning): (.*(?:install failed|table load failures?|while loading table).*)$", re.MULTILINE
 )

@@ -29,6 +29,8 @@ CPU_LIMIT: Final = 25
 """Seconds of processor time."""
 OUTPUT_LIMIT: Final = 16 << 20
 """Bytes of one batch's output, after repeats were dropped."""
+_FILE_LIMIT: Final = 0
+"""Bytes of a file it may write; its output is a pipe."""
 _COMPRESS_AT: Final = 6 << 20
 _NOBODY: Final = 65534
 _LOOP_SECONDS: Final = "1"
@@ -174,7 +176,7 @@ def _limit() -> None:
     for what, value in (
         (resource.RLIMIT_AS, MEMORY_LIMIT),
         (resource.RLIMIT_CPU, CPU_LIMIT),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, _FILE_LIMIT),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_STACK, 8 << 20),
     ):

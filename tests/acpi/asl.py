@@ -25,7 +25,7 @@ def table(body: str, signature: str = "DSDT", name: str = "DSDT", revision: int 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.asl"
         source.write_text(f'DefinitionBlock ("", "{signature}", {revision}, "DOM0KT", "TEST", 1)\n{{\n{body}\n}}\n')
-        command = ["iasl", "-f", "-oa", "-p", str(Path(folder) / "out"), str(source)]
+        command = ["iasl", "-oa", "-p", str(Path(folder) / "out"), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         compiled = Path(folder) / "out.aml"
         if not compiled.is_file():
