@@ -72,6 +72,39 @@ def test_any_registers_decode_and_survive_json(
     assert all(message and not message.endswith(".") for _, message in told)
 
 
+def test_the_length_of_the_fixed_part_of_each_capability() -> None:
+    assert {id: _module(id).LENGTH for id in DECODED} == {
+        **dict.fromkeys((0x05, 0x1E, 0x21, 0x29, 0x2F, 0x31, 0x04, 0x13, 0x16, 0x02, 0x08, 0x09), 0x10),
+        **dict.fromkeys((0x03, 0x06, 0x15, 0x17, 0x19, 0x1D, 0x1F, 0x22, 0x24, 0x25, 0x30), 0x0C),
+        **dict.fromkeys((0x07, 0x0B, 0x0D, 0x0E, 0x0F, 0x18, 0x1B, 0x1C, 0x27), 0x08),
+        **dict.fromkeys((0x0A, 0x2B), 0x14),
+        **dict.fromkeys((0x26, 0x2A), 0x20),
+        0x01: 0x2C,
+        0x10: 0x40,
+        0x12: 0x28,
+        0x23: 0x0A,
+        0x2E: 0x18,
+    }
+
+
+@pytest.mark.parametrize(
+    ("id", "end", "path"),
+    [
+        (0x01, 0x38, "root"),
+        (0x01, 0x48, "prefix_log"),
+        (0x07, 0x0C, "first_bus"),
+        (0x12, 0x30, "overlay_base"),
+        (0x1E, 0x14, "link_activation_status"),
+        (0x2B, 0x18, "selective_enable"),
+    ],
+)
+def test_registers_behind_the_fixed_part_are_read_where_they_are(id: int, end: int, path: str) -> None:
+    body = b"\xff" * (end - 4)
+    for size, is_there in ((FIRST + end, True), (FIRST + end - 1, False)):
+        found, _ = _decode(id, body, port_type=4, version=2, size=size)
+        assert (getattr(found, path) is not None) == is_there
+
+
 @pytest.mark.parametrize("id", DECODED)
 def test_nothing_is_read_beyond_the_length_a_module_asks_for(id: int) -> None:
     length = _module(id).LENGTH

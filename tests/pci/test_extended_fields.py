@@ -17,6 +17,8 @@ from dom0kit.pci.capabilities.dpc import RpPioError
 from dom0kit.pci.capabilities.npem import EnclosureIndication
 from tests.pci.extended_space import FIRST, Registers, express_config
 
+Fixed = tuple[tuple[int, int], ...]
+
 
 class Field(NamedTuple):
     """One field of one capability."""
@@ -31,8 +33,8 @@ class Field(NamedTuple):
     """Where the struct has it."""
     value: Callable[[int], Any] = lambda raw: raw
     """From the raw value to the struct's."""
-    fixed: tuple[tuple[int, int], ...] = ()
-    """What must be there for the field to exist: (offset, 32 bits) ored into all others."""
+    fixed: Fixed = ()
+    """What must be there for the field to exist: (offset, 32 bits)."""
     port_type: int = 0
     version: int = 1
     alone: bool = True
@@ -281,19 +283,19 @@ MAILBOX_AND_LAMPS = [
 _LINK_IDE, _SELECTIVE = ((4, 1),), ((4, 2), (0xC, 2))  # one link stream; one selective stream with two address blocks
 
 
-def _ide_stream(base: int, path: str, fixed: tuple[tuple[int, int], ...]) -> list[Field]:
+def _ide_stream(base: int, path: str, fixed: Fixed) -> list[Field]:
     return [
-        *_flags(0x30, base, f"{path}.enabled", fixed=fixed, alone=False),
-        Field(0x30, base, 2, 2, f"{path}.aggregation_non_posted", fixed=fixed, alone=False),
-        Field(0x30, base, 4, 2, f"{path}.aggregation_posted", fixed=fixed, alone=False),
-        Field(0x30, base, 6, 2, f"{path}.aggregation_completion", fixed=fixed, alone=False),
-        *_flags(0x30, base, f"{path}.pcrc_enabled", at=8, fixed=fixed, alone=False),
-        Field(0x30, base, 10, 4, f"{path}.header_encryption", fixed=fixed, alone=False),
-        Field(0x30, base, 14, 5, f"{path}.algorithm", fixed=fixed, alone=False),
-        Field(0x30, base, 19, 3, f"{path}.traffic_class", fixed=fixed, alone=False),
-        Field(0x30, base, 24, 8, f"{path}.id", fixed=fixed, alone=False),
-        Field(0x30, base + 4, 0, 4, f"{path}.state", fixed=fixed, alone=False),
-        *_flags(0x30, base + 4, f"{path}.integrity_check_failed", at=31, fixed=fixed, alone=False),
+        *_flags(0x30, base, f"{path}.enabled", fixed=fixed),
+        Field(0x30, base, 2, 2, f"{path}.aggregation_non_posted", fixed=fixed),
+        Field(0x30, base, 4, 2, f"{path}.aggregation_posted", fixed=fixed),
+        Field(0x30, base, 6, 2, f"{path}.aggregation_completion", fixed=fixed),
+        *_flags(0x30, base, f"{path}.pcrc_enabled", at=8, fixed=fixed),
+        Field(0x30, base, 10, 4, f"{path}.header_encryption", fixed=fixed),
+        Field(0x30, base, 14, 5, f"{path}.algorithm", fixed=fixed),
+        Field(0x30, base, 19, 3, f"{path}.traffic_class", fixed=fixed),
+        Field(0x30, base, 24, 8, f"{path}.id", fixed=fixed),
+        Field(0x30, base + 4, 0, 4, f"{path}.state", fixed=fixed),
+        *_flags(0x30, base + 4, f"{path}.integrity_check_failed", at=31, fixed=fixed),
     ]
 
 
@@ -317,13 +319,13 @@ IDE = [
     *_flags(0x30, 0x08, "flow_through_enabled", at=2),
     *_ide_stream(0x0C, "link.0", _LINK_IDE),
     *_ide_stream(0x10, "selective.0.stream", _SELECTIVE),
-    *_flags(0x30, 0x10, "selective.0.configuration_requests", at=9, fixed=_SELECTIVE, alone=False),
-    *_flags(0x30, 0x10, "selective.0.default", "selective.0.tee_limited", at=22, fixed=_SELECTIVE, alone=False),
-    Field(0x30, 0x18, 8, 16, "selective.0.rid_limit", fixed=_SELECTIVE, alone=False),
-    *_flags(0x30, 0x1C, "selective.0.rid_valid", fixed=_SELECTIVE, alone=False),
-    Field(0x30, 0x1C, 8, 16, "selective.0.rid_base", fixed=_SELECTIVE, alone=False),
-    Field(0x30, 0x1C, 24, 8, "selective.0.segment_base", fixed=_SELECTIVE, alone=False),
-    *_flags(0x30, 0x20, "selective.0.ranges.0.valid", fixed=_SELECTIVE, alone=False),
+    *_flags(0x30, 0x10, "selective.0.configuration_requests", at=9, fixed=_SELECTIVE),
+    *_flags(0x30, 0x10, "selective.0.default", "selective.0.tee_limited", at=22, fixed=_SELECTIVE),
+    Field(0x30, 0x18, 8, 16, "selective.0.rid_limit", fixed=_SELECTIVE),
+    *_flags(0x30, 0x1C, "selective.0.rid_valid", fixed=_SELECTIVE),
+    Field(0x30, 0x1C, 8, 16, "selective.0.rid_base", fixed=_SELECTIVE),
+    Field(0x30, 0x1C, 24, 8, "selective.0.segment_base", fixed=_SELECTIVE),
+    *_flags(0x30, 0x20, "selective.0.ranges.0.valid", fixed=_SELECTIVE),
     Field(0x30, 0x2C, 8, 12, "selective.0.ranges.1.base", lambda r: r << 20, fixed=_SELECTIVE, alone=False),
     Field(0x30, 0x2C, 20, 12, "selective.0.ranges.1.limit", lambda r: r << 20 | 0xFFFFF, fixed=_SELECTIVE, alone=False),
     Field(0x30, 0x30, 0, 32, "selective.0.ranges.1.limit", lambda r: r << 32 | 0xFFFFF, fixed=_SELECTIVE, alone=False),
@@ -331,45 +333,44 @@ IDE = [
 ]
 
 
-def _cxl(id: int, length: int) -> tuple[tuple[int, int], ...]:
-    return (4, 0x1E98 | length << 20), (8, id)
+def _cxl(id: int, length: int) -> Fixed:
+    return (4, 0x1E98 | length << 20), (6, length << 4 | id << 16)
 
 
 _DEVICE, _PORT, _FLEX_BUS = _cxl(0, 0x3C), _cxl(3, 0x28), _cxl(7, 0x20)
-_CXL: dict[str, Any] = {"alone": False}
 
 
 def _device(offset: int, *paths: str | None, at: int = 0) -> list[Field]:
-    return _flags(0x23, offset, *(path and f"cxl.{path}" for path in paths), at=at, fixed=_DEVICE, **_CXL)
+    return _flags(0x23, offset, *(path and f"cxl.{path}" for path in paths), at=at, fixed=_DEVICE)
 
 
 CXL = [
     *_device(0x0A, "cache_writeback_capable", "reset_capable", at=6),
-    Field(0x23, 0x0A, 8, 3, "cxl.reset_timeout", fixed=_DEVICE, **_CXL),
+    Field(0x23, 0x0A, 8, 3, "cxl.reset_timeout", fixed=_DEVICE),
     *_device(0x0A, "reset_memory_clear_capable", None, "multiple_logical_device", at=11),
     *_device(0x0A, "power_management_completion_capable", at=15),
     *_device(0x10, "caching_disabled", "initiate_cache_writeback", "initiate_reset", "reset_memory_clear_enabled"),
     *_device(0x10, "volatile_after_reset_desired", "modified_completion_enabled", at=4),
     *_device(0x12, "cache_invalid", None, None, "volatile_preservation_error"),
     *_device(0x14, "locked"),
-    Field(0x23, 0x16, 4, 2, "cxl.fallback", fixed=_DEVICE, **_CXL),
+    Field(0x23, 0x16, 4, 2, "cxl.fallback", fixed=_DEVICE),
     *_device(0x16, "modified_completion_capable", "no_clean_writeback", at=6),
     *_device(0x1C, "ranges.0.active_degraded", at=16),
     *_device(0x2C, "ranges.1.active_degraded", at=16),
-    Field(0x23, 0x28, 0, 32, "cxl.ranges.1.size", lambda raw: raw << 32, fixed=_DEVICE, **_CXL),
-    Field(0x23, 0x20, 0, 32, "cxl.ranges.0.base", lambda raw: raw << 32, fixed=_DEVICE, **_CXL),
+    Field(0x23, 0x28, 0, 32, "cxl.ranges.1.size", lambda raw: raw << 32, fixed=_DEVICE, alone=False),
+    Field(0x23, 0x20, 0, 32, "cxl.ranges.0.base", lambda raw: raw << 32, fixed=_DEVICE, alone=False),
     *_device(0x38, "volatile_after_cold_reset", "volatile_after_warm_reset", "volatile_after_hot_reset"),
     *_device(0x38, "volatile_after_hot_reset_configurable", at=3),
-    Field(0x23, 0x28, 16, 16, "cxl.map.7", lambda raw: raw << 16, fixed=_cxl(2, 0x2C), **_CXL),
-    *_flags(0x23, 0x0A, "cxl.power_management_complete", fixed=_PORT, **_CXL),
-    *_flags(0x23, 0x0A, "cxl.viral_status", at=14, fixed=_PORT, **_CXL),
-    Field(0x23, 0x14, 0, 16, "cxl.alternate_prefetchable_base", fixed=_PORT, **_CXL),
-    Field(0x23, 0x16, 0, 16, "cxl.alternate_prefetchable_limit", fixed=_PORT, **_CXL),
-    Field(0x23, 0x18, 0, 32, "cxl.alternate_prefetchable_base", lambda raw: raw << 16, fixed=_PORT, **_CXL),
-    Field(0x23, 0x1C, 0, 32, "cxl.alternate_prefetchable_limit", lambda raw: raw << 16, fixed=_PORT, **_CXL),
-    *_flags(0x23, 0x20, "cxl.rcrb_enabled", fixed=_PORT, **_CXL),
-    Field(0x23, 0x20, 13, 19, "cxl.rcrb_base", lambda raw: raw << 13, fixed=_PORT, **_CXL),
-    Field(0x23, 0x24, 0, 32, "cxl.rcrb_base", lambda raw: raw << 32, fixed=_PORT, **_CXL),
+    Field(0x23, 0x28, 16, 16, "cxl.map.7", lambda raw: raw << 16, fixed=_cxl(2, 0x2C), alone=False),
+    *_flags(0x23, 0x0A, "cxl.power_management_complete", fixed=_PORT),
+    *_flags(0x23, 0x0A, "cxl.viral_status", at=14, fixed=_PORT),
+    Field(0x23, 0x14, 0, 16, "cxl.alternate_prefetchable_base", fixed=_PORT, alone=False),
+    Field(0x23, 0x16, 0, 16, "cxl.alternate_prefetchable_limit", fixed=_PORT, alone=False),
+    Field(0x23, 0x18, 0, 32, "cxl.alternate_prefetchable_base", lambda raw: raw << 16, fixed=_PORT, alone=False),
+    Field(0x23, 0x1C, 0, 32, "cxl.alternate_prefetchable_limit", lambda raw: raw << 16, fixed=_PORT, alone=False),
+    *_flags(0x23, 0x20, "cxl.rcrb_enabled", fixed=_PORT),
+    Field(0x23, 0x20, 13, 19, "cxl.rcrb_base", lambda raw: raw << 13, fixed=_PORT, alone=False),
+    Field(0x23, 0x24, 0, 32, "cxl.rcrb_base", lambda raw: raw << 32, fixed=_PORT, alone=False),
     *_flags(
         0x23,
         0x0E,
@@ -380,9 +381,8 @@ CXL = [
         "cxl.retimers_mismatched",
         at=8,
         fixed=_FLEX_BUS,
-        **_CXL,
     ),
-    Field(0x23, 0x0C, 0, 16, "cxl.hot_reset_vector", fixed=_cxl(9, 0x10), **_CXL),
+    Field(0x23, 0x0C, 0, 16, "cxl.hot_reset_vector", fixed=_cxl(9, 0x10)),
 ]
 
 FIELDS = [
@@ -405,8 +405,7 @@ def _decode(field: Field, value: int, others: int) -> Any:
     body = bytearray((b"\xff" if others else b"\0") * 0x100)
     mask = (1 << field.width) - 1 << field.bit
     for offset, bits in field.fixed:
-        word = int.from_bytes(body[offset : offset + 4], "little")
-        body[offset : offset + 4] = (word | bits).to_bytes(4, "little")
+        body[offset : offset + 4] = bits.to_bytes(4, "little")
     word = int.from_bytes(body[field.offset : field.offset + 4], "little")
     body[field.offset : field.offset + 4] = (word & ~mask | value << field.bit).to_bytes(4, "little")
     registers = Registers(field.id, field.version, bytes(body[4:]))
