@@ -2,7 +2,8 @@
 """One ``acpiexec`` child process: limited, unprivileged, in a private folder, and asked in batches over pipes.
 
 Its standard output is a pipe and so fully buffered: what it printed last would stay in its buffer for ever. Each batch
-therefore ends with ``help``, whose text is longer than that buffer and pushes everything before it out.
+therefore ends with ``help``, whose text is longer than that buffer and pushes everything before it out. In front of it
+stands a word that no AML can guess; its echo is the end of the batch.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ _NOBODY: Final = 65534
 _LOOP_SECONDS: Final = "1"
 """Smallest loop timeout that acpiexec accepts; its default of 30 s a loop stalls for minutes on some laptops."""
 
-_END: Final = re.compile(rb"\n([-%]) help\n")
-
 
 class Session:
     """An interpreter with tables loaded. Use as a context manager; leaving kills the child with its group.
@@ -52,6 +51,8 @@ class Session:
         """
         self._deadline = deadline
         self._at_breakpoint = False
+        self._end = "end" + os.urandom(8).hex()
+        self._end_echo = re.compile(rb"\n([-%]) " + self._end.encode() + rb"\n")
         self.stopped: str | None = None
         self._folder = tempfile.mkdtemp(prefix="dom0kit-aml-")
         try:
@@ -95,7 +96,7 @@ class Session:
     def _exchange(self, commands: Sequence[str]) -> bytes:
         if self.stopped is not None:
             return b""
-        unsent = "".join(f"{command}\n" for command in (*commands, "help")).encode("ascii", "replace")
+        unsent = "".join(f"{command}\n" for command in (*commands, self._end, "help")).encode("ascii", "replace")
         buffer = bytearray()
         while True:
             remaining = self._deadline - time.monotonic()
@@ -114,10 +115,9 @@ class Session:
             if not chunk:
                 self.stopped = "ended"
                 break
-            start = max(0, len(buffer) - 16)
+            start = max(0, len(buffer) - 32)
             buffer += chunk
-            end = buffer.find(b" help\n", start)
-            match = None if end < 0 else _END.search(buffer, max(0, end - 2))
+            match = self._end_echo.search(buffer, start)
             if match is not None and not unsent:
                 self._at_breakpoint = match.group(1) == b"%"
                 return bytes(buffer[: match.start() + 1])

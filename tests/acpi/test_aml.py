@@ -310,14 +310,8 @@ def test_without_acpiexec_there_is_one_finding(monkeypatch: pytest.MonkeyPatch) 
 
 def test_evaluation_failures_matter_only_where_the_device_is_present() -> None:
     def namespace(status: int) -> Namespace:
-        return interpret(
-            [
-                table(
-                    f"Device (\\DEV0) {{ Name (_STA, {status}) Name (PK00, Package (1) {{}}) Method (_CRS) {{ Return (DerefOf (PK00 [0])) }} }}"
-                )
-            ],
-            {},
-        )
+        failing = "Name (PK00, Package (1) {}) Method (_CRS) { Return (DerefOf (PK00 [0])) }"
+        return interpret([table(f"Device (\\DEV0) {{ Name (_STA, {status}) {failing} }}")], {})
 
     assert [finding.rule for finding in namespace(0xF).findings] == ["aml.evaluation-failed"]
     assert namespace(0).findings == ()
