@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dom0kit import serial
 from dom0kit.finding import RULES, Rule, Severity
 from dom0kit.pci import capabilities as registry
-from dom0kit.pci.capabilities import EXTENDED, TruncatedCapability, decode_extended
+from dom0kit.pci.capabilities import EXTENDED, TruncatedCapability, decode_extended, port
 from dom0kit.pci.capabilities.tph import SteeringTable
 from tests.pci.extended_space import FIRST, Registers, express_config
 
@@ -135,7 +135,19 @@ def test_arbitration_tables_of_virtual_channels() -> None:
 
 @pytest.mark.parametrize(
     ("select", "entry", "length"),
-    [(0, 0, 0), (1, 0, 4), (2, 1, 16), (3, 2, 64), (4, 3, 128), (5, 3, 256), (6, 3, 0), (7, 3, 0)],
+    [
+        (0, 3, 0),
+        (1, 0, 4),
+        (1, 3, 32),
+        (2, 1, 16),
+        (2, 3, 64),
+        (3, 2, 64),
+        (3, 3, 128),
+        (4, 3, 128),
+        (5, 3, 256),
+        (6, 3, 0),
+        (7, 3, 0),
+    ],
 )
 def test_port_arbitration_tables_are_as_long_as_phases_and_entries_say(select: int, entry: int, length: int) -> None:
     body = bytearray(0x400)
@@ -154,6 +166,11 @@ def test_virtual_channels_beyond_the_end_are_told() -> None:
     found, told = _decode(2, body, size=FIRST + 0x10 + 12 * 3)
     assert (found.extended_count, len(found.channels)) == (7, 3)
     assert told == [("pci.capability-truncated", "8 virtual channels, but only 3 are readable")]
+
+
+def test_which_form_of_virtual_channels_it_is() -> None:
+    forms = [_decode(id, bytes(0x20))[0] for id in (2, 9, 8)]
+    assert [getattr(form, "with_mfvc", None) for form in forms] == [False, True, None]
 
 
 def test_root_complex_links_beyond_the_end_are_told() -> None:
@@ -230,6 +247,13 @@ def test_as_many_lanes_as_the_link_is_wide(id: int, start: int, each: int) -> No
     assert (found.lanes, told) == ((), [])
 
 
+@pytest.mark.parametrize("blocks", [0, 1, 15])
+def test_a_selective_stream_up_to_the_end(blocks: int) -> None:
+    body = struct.pack("<IIII", 2, 0, blocks, 0) + bytes(0xE0)
+    found, told = _decode(0x30, body[: 0x1C + 12 * blocks], size=FIRST + 0x20 + 12 * blocks)
+    assert (len(found.selective), len(found.selective[0].ranges), told) == (1, blocks, [])
+
+
 def test_encrypted_streams_beyond_the_end_are_told() -> None:
     found, told = _decode(0x30, struct.pack("<II", 3 | 1 << 13 | 1 << 16, 0) + bytes(0x60), size=FIRST + 0x0C + 8 + 7)
     assert (len(found.link), len(found.selective)) == (1, 0)
@@ -302,6 +326,12 @@ def test_optional_cxl_registers() -> None:
     assert found.cxl.volatile_after_cold_reset is None
     found, _ = _decode(0x23, _dvsec(0x1E98, 7, bytes(6)))
     assert (found.cxl.received_training_data, found.cxl.nop_hint_capable, found.cxl.nop_hint_info) == (None, None, None)
+
+
+def test_the_port_of_a_config_space_that_ends_in_its_capability() -> None:
+    config = express_config([], port_type=6, width=16)
+    assert [port.port_type(config[:size]) for size in (0x40, 0x43, 0x44)] == [None, None, 6]
+    assert [port.link_width(config[:size]) for size in (0x40, 0x4F, 0x50)] == [0, 0, 16]
 
 
 # --- findings

@@ -62,6 +62,6 @@ def _compare(configs: list[bytes], path: Path) -> None:
         for capability in facts.capabilities:
             if capability.offset >= 0x100:
                 first, *more = RENDERERS[type(capability)](capability, facts)
-                version = function.config[capability.offset + 2] & 0xF
-                ours.append((f"Capabilities: [{capability.offset:03x} v{version}] {first}", *more))
+                place = f"{capability.offset:03x} v{getattr(capability, 'version', None)}"
+                ours.append((f"Capabilities: [{place}] {first}", *more))
         assert tuple(ours) == printed[function.sbdf].extended
