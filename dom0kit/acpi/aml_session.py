@@ -9,6 +9,7 @@ stands a word that no AML can guess; its echo is the end of the batch.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
@@ -66,6 +67,8 @@ class Session:
         self._input = self._child.stdin.fileno()
         self._output = self._child.stdout.fileno()
         os.set_blocking(self._input, False)
+        with contextlib.suppress(OSError):  # room to write on while we read: megabytes of trace, and a switch each 64 KiB
+            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, 1 << 20)
 
     def __enter__(self) -> Session:
         return self
