@@ -183,6 +183,19 @@ def test_extended_space_that_repeats_the_header_has_no_list() -> None:
     assert reports.rules == ["pci.extended-space-aliased"]
 
 
+def test_extended_space_that_only_begins_like_the_header_has_a_list() -> None:
+    config = bytearray(_extended((0x200, 0x78, 0)))
+    config[0x100:0x104] = config[0:4] = (0x77 | 0x200 << 20).to_bytes(4, "little")
+    reports = Reports()
+    assert [found.offset for found in decode_extended(bytes(config), reports)] == [0x100, 0x200]
+    assert reports.rules == []
+
+
+def test_the_least_extended_space_holds_one_header() -> None:
+    (found,) = decode_extended(_extended((0x100, 0x77, 0), size=0x104), Reports())
+    assert found == UnknownExtendedCapability(0x100, 1, 0x77, None, "77000100")
+
+
 def test_capabilities_that_overlap_are_told() -> None:
     reports = Reports()
     config = bytearray(_with(b"\x01\0"))
@@ -510,6 +523,44 @@ def test_express_cut_off_keeps_the_registers_that_are_there() -> None:
     express = _one(_express(4, 2, True), size=0x40 + 0x1C, rules=["pci.capability-truncated"])
     assert express.slot is not None
     assert (express.root, express.device2, express.link2) == (None, None, None)
+
+
+EA_ENTRY = struct.pack("<III", 0x8000_0002, 0x9000_0000, 0x0FFF)
+SHORTEST: list[tuple[bytes, int]] = [
+    (struct.pack("<BBHIHH", 0x05, 0, 0x0001, 0xFEE0_0000, 0x21, 0), 0),
+    (struct.pack("<BBHQHH", 0x05, 0, 0x0081, 0xFEE0_0000, 0x21, 0), 0),
+    (struct.pack("<BBHIIII", 0x05, 0, 0x0101, 0xFEE0_0000, 0x21, 1, 2), 0),
+    (struct.pack("<BBHQIII", 0x05, 0, 0x0181, 0xFEE0_0000, 0x21, 1, 2), 0),
+    (struct.pack("<BBHI", 0x07, 0, 1, 2), 0),
+    (struct.pack("<BBHIHHHH", 0x07, 0, 1, 2, 3, 4, 5, 6), 1),
+    (struct.pack("<BBH", 0x08, 0, 0x0001).ljust(0x1C, b"\1"), 0),
+    (struct.pack("<BBH", 0x08, 0, 0x2001).ljust(0x18, b"\1"), 0),
+    (struct.pack("<BBHI", 0x08, 0, 0x8001, 1), 0),
+    (struct.pack("<BBHII", 0x08, 0, 0x9001, 1, 2), 0),
+    (struct.pack("<BBHQ", 0x08, 0, 0xA801, 1 << 32), 0),
+    (struct.pack("<BBBBBBxxII", 9, 0, 16, 1, 4, 0, 0x1000, 0x38), 0),
+    (struct.pack("<BBBBBBxxIII", 9, 0, 20, 2, 4, 0, 0x3000, 0x1000, 4), 0),
+    (struct.pack("<BBBBBBxxIIII", 9, 0, 24, 8, 2, 1, 0x1000, 0x2000, 1, 2), 0),
+    (struct.pack("<IQII", 0x0F | 3 << 16, 0x1_FEB8_0001, 1, 2), 0),
+    (b"\x14\0\x01\0" + EA_ENTRY, 0),
+    (b"\x14\0\x02\0\x05\x07\0\0" + EA_ENTRY * 2, 1),
+    (b"\x14\0\x02\0" + EA_ENTRY + b"\0\0\0\x80", 0),
+]
+
+
+@pytest.mark.parametrize(("registers", "header_type"), SHORTEST, ids=[f"{r[0]:02x}-{len(r)}" for r, _ in SHORTEST])
+def test_a_capability_may_end_where_config_space_ends(registers: bytes, header_type: int) -> None:
+    found = []
+    for offset in (0x40, 0x100 - len(registers)):
+        config = bytearray(0x100)
+        config[0:4] = b"\xf4\x1a\x41\x10"
+        config[0x06], config[0x0E], config[0x34] = 0x10, header_type, offset
+        config[offset : offset + len(registers)] = registers
+        reports = Reports()
+        found += decode_standard(bytes(config), reports)
+        assert reports.rules == []
+        assert decode_standard(bytes(config[: offset + len(registers) - 4]), reports) != found[-1:]
+    assert msgspec.structs.replace(found[1], offset=0x40) == found[0]
 
 
 def test_enhanced_allocation_at_the_end_of_config_space() -> None:
