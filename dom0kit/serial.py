@@ -7,6 +7,7 @@ text (`Hex`). The same value always gives the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +28,27 @@ def encode(value: object, *, indent: int | None = None) -> bytes:
     """JSON text of a value; with `indent`, one for people."""
     text = msgspec.json.encode(value, enc_hook=_to_builtin)
     return text if indent is None else msgspec.json.format(text, indent=indent)
+
+
+def pieces(value: msgspec.Struct) -> Iterator[bytes]:
+    """The bytes of ``encode(value, indent=2)`` and a line's end, a field of `value` or an element of a list at a time:
+    a large machine's text is several times the size of its facts, and need not be held."""
+    opening = b"{\n"
+    for name in value.__struct_fields__:
+        field = getattr(value, name)
+        yield opening + b'  "%s": ' % name.encode()
+        if isinstance(field, tuple) and field:
+            for number, element in enumerate(field):
+                yield (b",\n    " if number else b"[\n    ") + _indented(element, b"\n    ")
+            yield b"\n  ]"
+        else:
+            yield _indented(field, b"\n  ")
+        opening = b",\n"
+    yield b"\n}\n"
+
+
+def _indented(value: object, line: bytes) -> bytes:
+    return encode(value, indent=2).replace(b"\n", line)
 
 
 def decode(text: bytes, type: type[T]) -> T:

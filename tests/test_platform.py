@@ -16,7 +16,7 @@ from dom0kit.finding import RULES, Severity
 from dom0kit.observation import observe
 from dom0kit.part import Part
 from dom0kit.platform import Platform
-from dom0kit.serial import decode, encode
+from dom0kit.serial import decode, encode, pieces
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, SourceKind
 from dom0kit.source.recognise import combine, open_source
@@ -35,6 +35,7 @@ def check(platform: Platform) -> None:
     text = encode(platform)
     assert decode(text, Platform) == platform
     assert encode(decode(text, Platform)) == text
+    assert b"".join(pieces(platform)) == encode(platform, indent=2) + b"\n"
     weights = [list(Severity).index(finding.severity) for finding in platform.findings]
     assert weights == sorted(weights, reverse=True)
     assert len(set(platform.findings)) == len(platform.findings)

@@ -67,7 +67,7 @@ class Session:
         self._input = self._child.stdin.fileno()
         self._output = self._child.stdout.fileno()
         os.set_blocking(self._input, False)
-        with contextlib.suppress(OSError):  # room to write on while we read: megabytes of trace, and a switch each 64 KiB
+        with contextlib.suppress(OSError):  # megabytes of trace: let it write on while we read
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, 1 << 20)
 
     def __enter__(self) -> Session:

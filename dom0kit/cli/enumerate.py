@@ -40,9 +40,10 @@ def run(arguments: list[str]) -> int:
     if options.format == "json":
         if remark:
             print(f"dom0kit: {remark}", file=sys.stderr)
-        from dom0kit.serial import encode
+        from dom0kit.serial import pieces
 
-        emit(encode(platform, indent=2) + b"\n")
+        for piece in pieces(platform):
+            emit(piece)
     else:
         from dom0kit.cli.text.layout import show
         from dom0kit.cli.text.report import report
