@@ -105,6 +105,24 @@ def test_registers_behind_the_fixed_part_are_read_where_they_are(id: int, end: i
         assert (getattr(found, path) is not None) == is_there
 
 
+@pytest.mark.parametrize(
+    ("id", "offset", "bit", "path", "absent"),
+    [
+        (0x01, 0x18, 11, "prefix_log", None),
+        (0x0D, 0x04, 5, "egress_vector", ""),
+        (0x1D, 0x04, 5, "rp_pio", None),
+        (0x2B, 0x04, 8, "selective_enable", None),
+        (0x30, 0x04, 0, "link_streams", 0),
+        (0x30, 0x04, 1, "selective_streams", 0),
+    ],
+)
+def test_registers_that_one_bit_says_are_not_there(id: int, offset: int, bit: int, path: str, absent: Any) -> None:
+    body = bytearray(b"\xff" * 0x60)
+    assert getattr(_decode(id, bytes(body))[0], path) != absent
+    struct.pack_into("<I", body, offset - 4, 0xFFFFFFFF ^ 1 << bit)
+    assert getattr(_decode(id, bytes(body))[0], path) == absent
+
+
 @pytest.mark.parametrize("id", DECODED)
 def test_nothing_is_read_beyond_the_length_a_module_asks_for(id: int) -> None:
     length = _module(id).LENGTH
