@@ -249,6 +249,56 @@ def test_the_bytes_are_there_when_initialisation_runs() -> None:
     assert device(interpret([table(body)], {HOST: config(x60=0x42)}), "\\_SB.PCI0").sun == 0x42
 
 
+def test_what_initialisation_wrote_is_not_what_was_recorded() -> None:
+    body = r"""Device (\_SB.PCI0) {
+        Name (_HID, EisaId ("PNP0A03"))
+        OperationRegion (HOST, PCI_Config, 0, 0x100)
+        Field (HOST, ByteAcc, NoLock, Preserve) { Offset (0x60), H060, 8 }
+        Method (_INI) { H060 = 1 }
+        Method (_SUN) { Return (H060) } }"""
+    assert device(interpret([table(body)], {HOST: config(x60=0x42)}), "\\_SB.PCI0").sun == 0x42
+
+
+def functions(count: int, inside: str) -> str:
+    """A root bridge with devices F001, F002… at 00:01.0, 00:02.0…, each with its byte at 0x40 + number and at 0x60."""
+    devices = "".join(
+        f"Device (F{number:03}) {{ Name (_ADR, {number << 16}) OperationRegion (CFG0, PCI_Config, 0, 0x100) "
+        f"Field (CFG0, ByteAcc, NoLock, Preserve) {{ Offset ({0x40 + number}), OWN0, 8, Offset (0x60), SAME, 8 }} }}"
+        for number in range(1, count + 1)
+    )
+    return f'Device (\\_SB.PCI0) {{ Name (_HID, EisaId ("PNP0A03")) {devices} {inside} }}'
+
+
+@pytest.mark.parametrize(("depth", "settled"), [(1, True), (2, True), (3, True), (5, False)])
+def test_what_leads_from_function_to_function_is_followed_three_times(depth: int, settled: bool) -> None:
+    # Each step is only taken when the byte read before was the right one.
+    body = "".join(f"If (^F{number:03}.OWN0 == {number}) {{" for number in range(1, depth + 1))
+    method = f"Method (_SUN) {{ {body} Return (0x99) {'}' * depth} Return (0) }}"
+    machine = {HOST: config()} | {
+        Sbdf(0, 0, number, 0): config(**{f"x{0x40 + number:x}": number}) for number in range(1, depth + 1)
+    }
+    found = device(interpret([table(functions(depth, method))], machine), "\\_SB.PCI0")
+    evaluation = found.evaluation("_SUN")
+    assert evaluation is not None
+    assert evaluation.certain is settled
+    assert not evaluation.mixed
+    if settled:
+        assert found.sun == 0x99
+
+
+def test_functions_that_share_an_offset_do_not_disturb_each_other() -> None:
+    collecting = """Device (D{0}{1}) {{ Name (_UID, {1})
+        Name (KEPT, ResourceTemplate () {{ IRQ (Edge, ActiveHigh) {{ }} }})
+        Method (_CRS, 0, Serialized) {{ CreateWordField (KEPT, 1, BITS) BITS |= ^^F00{0}.SAME Return (KEPT) }} }}"""
+    body = functions(2, "".join(collecting.format(function, number) for function in (1, 2) for number in (10, 11, 12)))
+    machine = {HOST: config(), Sbdf(0, 0, 1, 0): config(x60=0x10), Sbdf(0, 0, 2, 0): config(x60=0x20)}
+    namespace = interpret([table(body)], machine)
+    for function, irq in ((1, 4), (2, 5)):
+        for number in (10, 11, 12):
+            found = device(namespace, f"\\_SB.PCI0.D{function}{number}")
+            assert getattr(found.crs and found.crs[0], "irqs", None) == (irq,)
+
+
 def test_devices_are_placed_on_pci(board: Namespace) -> None:
     assert pci_addresses(board.devices, MACHINE) == {
         "\\_SB.PCI0.LPCB": LPC,

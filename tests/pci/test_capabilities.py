@@ -137,8 +137,10 @@ def test_a_broken_list_ends_where_it_breaks(pointers: dict[int, int], rule: str,
 
 def test_a_list_beyond_the_recorded_bytes_is_told_once() -> None:
     reports = Reports()
-    assert decode_standard(_with(b"\x01\0", size=64), reports) == []
+    assert decode_standard(_with(b"\x42\x60", size=0x50), reports) != []
     assert reports.rules == ["pci.capability-truncated"]
+    assert decode_standard(_with(b"\x01\0", size=64), reports) == []
+    assert reports.rules == ["pci.capability-truncated"], "of a header alone nobody expects a list"
 
 
 def _extended(*headers: tuple[int, int, int], size: int = 4096) -> bytes:

@@ -256,7 +256,7 @@ def standard_offsets(config: bytes, report: Report | None = None) -> list[tuple[
                 report(LOOP, f"the capability list comes back to {where:#04x} after {len(found)} capabilities")
             break
         if where + 2 > end:
-            if report is not None:
+            if report is not None and end > 0x40:  # the header alone was readable: `config_bytes` says so already
                 report(TRUNCATED, f"the capability list goes on at {where:#04x}, but only {end} bytes were readable")
             break
         id = config[where]
