@@ -21,177 +21,45 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from dom0kit.acpi import aml_output
-from dom0kit.acpi.aml_output import DATA_TABLE, PCI_CONFIG, Pointer, Raw, RawEvaluation, RawObject, Read, Unset
-from dom0kit.acpi.namespace import (
-    SAME_ROOT,
-    AmlDevice,
-    Evaluation,
-    Namespace,
-    NamespaceObject,
-    OperationRegion,
-    RegionAccess,
-    parent,
-    pci_addresses,
-    root_bus,
+from dom0kit.acpi.aml_answers import AT_ONCE, Answers, references
+from dom0kit.acpi.aml_findings import (
+    CUT_OFF,
+    INITIALISATION,
+    MIXED,
+    NAMES,
+    NO_DSDT,
+    NO_INTERPRETER,
+    TABLE_REJECTED,
 )
+from dom0kit.acpi.aml_output import DATA_TABLE, PCI_CONFIG, RawEvaluation, Read
+from dom0kit.acpi.aml_values import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
+from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace, RegionAccess, parent, pci_addresses, root_bus
 from dom0kit.acpi.recorded_config import BYTES, OVERLAYS, RecordedConfig
-from dom0kit.acpi.resources import Resource, decode_resources
-from dom0kit.acpi.routing import PrtEntry, decode_prt
-from dom0kit.acpi.tables.common import SPACES, AddressSpace
+from dom0kit.acpi.tables.common import SPACES
 from dom0kit.address import Sbdf
-from dom0kit.finding import Finding, Severity, rule
-from dom0kit.serial import Hex
+from dom0kit.finding import Finding
 from dom0kit.source.interface import RawTable
 
 if TYPE_CHECKING:
     from dom0kit.acpi.aml_session import Session
 
-NO_INTERPRETER: Final = rule(
-    "aml.no-interpreter",
-    Severity.WARNING,
-    title="acpiexec is not installed",
-    meaning="AML is interpreted by ACPICA's acpiexec, which was not found. There is no namespace, and so no interrupt "
-    "routing, no root bridge windows and no hotplug information from ACPI.",
-    advice="apt install acpica-tools",
-    specification="ACPI 6.5, chapter 20",
-)
-NO_DSDT: Final = rule(
-    "aml.no-dsdt",
-    Severity.WARNING,
-    title="no usable DSDT",
-    meaning="The machine's tables hold no DSDT, or one whose header does not fit its bytes. Without it there is no "
-    "namespace.",
-    advice="Record again with all of /sys/firmware/acpi/tables.",
-    specification="ACPI 6.5, section 5.2.11.1",
-)
-TABLE_REJECTED: Final = rule(
-    "aml.table-rejected",
-    Severity.WARNING,
-    title="the interpreter rejects a table",
-    meaning="A definition block could not be loaded, wholly or in part. Objects that it declares are missing, and "
-    "methods that use them fail.",
-    advice="Disassemble the table (iasl -d) and look at the place named; an operating system may load it all the same.",
-    specification="ACPI 6.5, section 5.2.11",
-)
-NAMES: Final = rule(
-    "aml.names-unresolved",
-    Severity.INFO,
-    title="tables refer to names that do not exist, or declare names twice",
-    meaning="While the tables were loaded, some names could not be found, or existed already. The statements around "
-    "them were skipped. Firmware often refers to devices that a model does not have; a table that is missing from the "
-    "recording, one that is normally loaded later, or a wrong order of tables shows in the same way.",
-    advice="Nothing, unless an object is missed; then look for the table that declares it.",
-    specification="ACPI 6.5, sections 5.2.11 and 5.3",
-)
-INITIALISATION: Final = rule(
-    "aml.initialisation-failed",
-    Severity.INFO,
-    title="an initialisation method was aborted",
-    meaning="_INI or _REG methods failed under the interpreter, mostly because they wait for hardware that is only "
-    "simulated. Variables they would have set, such as the operating system's type, keep their first values.",
-    advice="Nothing. Evaluate on the machine itself where a value matters.",
-    specification="ACPI 6.5, sections 6.5.1 and 6.5.4",
-)
-EVALUATION_FAILED: Final = rule(
-    "aml.evaluation-failed",
-    Severity.WARNING,
-    title="an object cannot be evaluated",
-    meaning="Evaluating the object ended with an error, so its value is unknown here. An operating system that "
-    "meets the same error ignores the object or the device.",
-    advice="Where the error is a missing object, look whether an SSDT is missing from the recording.",
-    specification="ACPICA status codes (acexcep.h); ACPI 6.5, section 5.7",
-)
-WRONG_TYPE: Final = rule(
-    "aml.wrong-type",
-    Severity.INFO,
-    title="an object has a type it must not have",
-    meaning="A predefined name evaluates to another type than the specification gives it. It is read as if absent.",
-    advice="Nothing, unless the value is missed.",
-    specification="ACPI 6.5, section 5.6.8 and table 5.164",
-)
-CUT_OFF: Final = rule(
-    "aml.interpreter-stopped",
-    Severity.WARNING,
-    title="the interpreter was stopped",
-    meaning="acpiexec ran into a limit of time, memory or output, or crashed, before everything was evaluated. What "
-    "was evaluated before is kept; the rest was tried again without initialisation methods.",
-    advice="Look which object it was; AML that never ends also hangs an operating system.",
-    specification="limits of dom0kit: 28 s, 160 MiB of memory, 16 MiB of output",
-)
-MIXED: Final = rule(
-    "aml.mixed-config-space",
-    Severity.INFO,
-    title="an object reads the same offset of several functions",
-    meaning="The interpreter has one config space for all functions, and this object reads the same offset of more "
-    "than one, where they differ. It was evaluated once with each one's bytes, and the answers differ.",
-    advice="Evaluate the object on the machine itself where it matters.",
-    specification="ACPICA source/tools/acpiexec/aeregion.c",
-)
-
-
-class Integer(msgspec.Struct, frozen=True, tag="integer"):
-    """64 bits (32 in a DSDT of revision 1)."""
-
-    value: int
-
-
-class String(msgspec.Struct, frozen=True, tag="string"):
-    """ASCII text."""
-
-    value: str
-
-
-class Buffer(msgspec.Struct, frozen=True, tag="buffer"):
-    """Bytes."""
-
-    value: Hex
-
-
-class Reference(msgspec.Struct, frozen=True, tag="reference"):
-    """A named object, by path (by its last name alone, where it is gone)."""
-
-    path: str
-
-
-class Package(msgspec.Struct, frozen=True, tag="package"):
-    """A list; None stands for an element that was never set."""
-
-    elements: tuple[Value | None, ...]
-
-
-class Opaque(msgspec.Struct, frozen=True, tag="opaque"):
-    """Anything else, in the interpreter's words."""
-
-    text: str
-
-
-Value = Integer | String | Buffer | Reference | Package | Opaque
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``dom0kit acpi eval`` shows."""
-
-    evaluation: Evaluation
-    value: Value | None = None
-    """None: it returned nothing, or failed."""
-    accesses: tuple[str, ...] = ()
-    """Hardware it touched, in order: ``read system-memory 0xfed1f404-0xfed1f407``."""
-    messages: tuple[str, ...] = ()
-    """ACPI errors and warnings, and what AML wrote to its Debug object."""
-    findings: tuple[Finding, ...] = ()
-
+__all__ = [
+    "Buffer",
+    "Integer",
+    "Opaque",
+    "Package",
+    "Reference",
+    "Result",
+    "String",
+    "Value",
+    "evaluate",
+    "interpret",
+    "usable_tables",
+]
 
 _SECONDS: Final = 28.0
 _FIRST: Final = 0.6
 """Share of these for the first session; the rest is for trying again without initialisation."""
-_AT_ONCE: Final = ("_STA", "_CRS", "_PRT", "_PRS")
-"""Asked for together with the namespace: hardly a machine has them all constant."""
-_NAMES: Final = (
-    *_AT_ONCE,
-    *("_HID", "_CID", "_UID", "_ADR", "_BBN", "_SEG", "_SUN", "_RMV", "_EJD", "_MAT", "_GSB", "_PXM", "_CBA"),
-)
-_CHILDREN: Final = frozenset((*_NAMES, "_EJ0", "_OSC", "_DSM"))
-_OWN_OBJECTS: Final = frozenset(("\\DKCB", "\\DKCR", "\\DKCF", "\\DKFL"))
 _LEFT_OUT: Final = ("RSDP", "RSD ", "RSDT", "XSDT", "FACS", "FACP", "MSDM")
 """Tables that acpiexec makes itself or must not see."""
 _MESSAGES: Final = 0x2
@@ -219,7 +87,7 @@ def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], *, secon
     """
     interpretation = _Interpretation(tables, config, seconds)
     interpretation.run()
-    return interpretation.namespace()
+    return interpretation.answers.namespace(interpretation.version, interpretation.findings)
 
 
 def evaluate(
@@ -273,28 +141,20 @@ class _Interpretation:
         self._program = shutil.which("acpiexec")
         self._config = RecordedConfig(config)
         self._functions = config
-        self._tables, self._findings = usable_tables(tables)
+        self._tables, self.findings = usable_tables(tables)
         if self._program is None:
-            self._findings = [NO_INTERPRETER.at("aml", "no acpiexec in PATH: apt install acpica-tools")]
+            self.findings = [NO_INTERPRETER.at("aml", "no acpiexec in PATH: apt install acpica-tools")]
         if self._config and self._tables:
             self._tables += self._config.tables()
         level = _BUFFER_BYTES | _FIELD_ACCESS
         if any(_SERIAL_REGION.search(table.data) for table in self._tables):
             level |= _REGION_ACCESS
         self._level = level
-        self._version: str | None = None
-        self._objects: list[RawObject] = []
-        self._children: dict[str, dict[str, RawObject]] = {}
-        self._static: dict[str, int | str] = {}
-        self._wanted: list[str] = []
+        self.version: str | None = None
+        self.answers = Answers()
         self._done: set[str] = set()
         self._printed: dict[str, int] = {}
         """Bytes that ``all NAME`` printed: a measure of what it costs."""
-        self._raw: dict[str, RawEvaluation] = {}
-        self._evaluated: dict[str, Evaluation] = {}
-        self._paths: frozenset[str] = frozenset()
-        self._pointers: dict[str, str] = {}
-        """Paths by address, of all sessions: addresses are random, two sessions share none."""
         self._regions_of_fields: dict[str, str] = {}
         self._addresses: dict[str, Sbdf] = {}
         self._slow = False
@@ -321,8 +181,8 @@ class _Interpretation:
                 # it loads its tables while the first one works.
                 spare = stack.enter_context(self._session(self._seconds)) if self._config else None
                 begun = time.monotonic()
-                self._read(session.run([*self._start(), "find ????", *_all(_AT_ONCE)]))
-                self._read(session.run(_all(self._wanted)))
+                self._read(session.run([*self._start(), "find ????", *_all(AT_ONCE)]))
+                self._read(session.run(_all(self.answers.wanted)))
                 for name in self._missing():  # an AML BreakPoint took the command
                     self._read(session.run(_all((name,))))
                 self._slow = time.monotonic() - begun > _SLOW
@@ -330,10 +190,10 @@ class _Interpretation:
                 if spare is not None and stopped is None:
                     self._refine(session, spare)
             if stopped is not None:
-                self._findings.append(CUT_OFF.at("aml", f"the first session: {_STOPPED[stopped]}"))
+                self.findings.append(CUT_OFF.at("aml", f"the first session: {_STOPPED[stopped]}"))
                 self._again()
         except OSError as error:
-            self._findings.append(CUT_OFF.at("aml", f"acpiexec cannot be run: {error.strerror}"))
+            self.findings.append(CUT_OFF.at("aml", f"acpiexec cannot be run: {error.strerror}"))
         self._conclude()
 
     def _start(self) -> list[str]:
@@ -342,80 +202,57 @@ class _Interpretation:
         return [*fill, f"level {self._level:#x} console", "execute \\_PIC 0x1", "go"]
 
     def _missing(self) -> list[str]:
-        return [name for name in (*_AT_ONCE, *self._wanted) if name not in self._done]
+        return [name for name in (*AT_ONCE, *self.answers.wanted) if name not in self._done]
 
     def _again(self) -> None:
         """What the first session did not get to, name by name, without initialisation."""
         for _ in range(4):
             missing = self._missing()
-            if (self._objects and not missing) or self._deadline - time.monotonic() < 1:
+            if (self.answers.objects and not missing) or self._deadline - time.monotonic() < 1:
                 break
             with self._session(self._deadline - time.monotonic(), initialise=False) as session:
                 self._read(session.run([*self._start(), "find ????"]))
-                if not self._objects:
+                if not self.answers.objects:
                     continue
                 for name in missing:
                     self._read(session.run(_all((name,))))
                     if session.stopped is not None:
                         self._done.add(name)  # it stopped this one: the next session begins behind it
-                        self._findings.append(CUT_OFF.at(f"aml:{name}", _STOPPED[session.stopped]))
+                        self.findings.append(CUT_OFF.at(f"aml:{name}", _STOPPED[session.stopped]))
                         break
 
     def _read(self, text: bytes) -> None:
         """Take in what a batch printed."""
         for command, section in aml_output.sections(text):
             verb, _, what = command.partition(" ")
-            if verb == "" and self._version is None:
+            if verb == "" and self.version is None:
                 self._read_start(section.decode("ascii", "replace"))
             elif verb == "find":
-                self._read_objects(section)
+                self.answers.read_objects(section)
             elif verb == "all":
-                self._raw.update((found.path, found) for found in aml_output.evaluations(section))
+                self.answers.raw.update((found.path, found) for found in aml_output.evaluations(section))
                 self._printed[what] = len(section)
                 if _EVALUATED.search(section) is not None:
                     self._done.add(what)
             elif command == "execute \\_PIC 0x1":
-                self._raw.update((found.path, found) for found in aml_output.evaluations(section))
+                self.answers.raw.update((found.path, found) for found in aml_output.evaluations(section))
 
     def _read_start(self, text: str) -> None:
         match = _VERSION.search(text)
-        self._version = match.group(1) if match else "unknown"
+        self.version = match.group(1) if match else "unknown"
         failed: dict[str, str] = {}
         for status, path in _INIT_FAILED.findall(text):
             failed.setdefault(aml_output.trimmed(path), status)
         if failed:
             first, status = next(iter(failed.items()))
-            self._findings.append(INITIALISATION.at("aml", f"{len(failed)} methods, the first {first} with {status}"))
+            self.findings.append(INITIALISATION.at("aml", f"{len(failed)} methods, the first {first} with {status}"))
         names = _UNRESOLVED.findall(text)
         if names:
             what, name, status = names[0]
             message = f"{len(set(names))} names, the first: {what.lower()} {name}, {status}"
-            self._findings.append(NAMES.at("aml", message))
+            self.findings.append(NAMES.at("aml", message))
         for line in _REJECTED.findall(text):
-            self._findings.append(TABLE_REJECTED.at("aml", line.strip()))
-
-    def _read_objects(self, section: bytes) -> None:
-        objects = [found for found in aml_output.objects(section) if found.path not in _OWN_OBJECTS]
-        self._pointers.update((found.pointer, found.path) for found in objects)
-        if self._objects:
-            return
-        self._objects = objects
-        wanted: set[str] = set()
-        children = self._children
-        for found in objects:
-            path = found.path
-            segment = path[-4:]
-            if segment not in _CHILDREN:
-                continue
-            owner = parent(path)
-            children.setdefault(owner, {})[segment] = found
-            if found.type == "Integer":
-                self._static[path] = int(found.detail.removeprefix("= "), 16) if found.detail.startswith("= ") else 0
-            elif found.type == "String" and (text := _whole_string(found.detail)) is not None:
-                self._static[path] = text
-            elif segment in _NAMES and segment not in _AT_ONCE:
-                wanted.add(segment)
-        self._wanted = [name for name in _NAMES if name in wanted]
+            self.findings.append(TABLE_REJECTED.at("aml", line.strip()))
 
     # --- PCI config space ---------------------------------------------------------------------------------------
 
@@ -424,12 +261,12 @@ class _Interpretation:
 
         In a fresh session each time: a method that patches a named buffer by what it read leaves it patched.
         """
-        if not any(_reads_config(found) for found in self._raw.values()):
+        if not any(_reads_config(found) for found in self.answers.raw.values()):
             return
-        self._attribute(first, self._raw.values())
+        self._attribute(first, self.answers.raw.values())
         self._place()
         state: list[int | None] = list(self._config.padded(self._config.host_bridge))
-        wrong = [found for found in self._raw.values() if not self._replay(found, state)]
+        wrong = [found for found in self.answers.raw.values() if not self._replay(found, state)]
         for number in range(_MAX_ROUNDS):
             remaining = self._deadline - time.monotonic()
             if not wrong or remaining < 1:
@@ -468,7 +305,7 @@ class _Interpretation:
                     known[address] = aml_output.dumped(address, section)
             asked = [target for address in ask if address in known for target in known[address].targets]
         regions = [found for found in known.values() if found.space == PCI_CONFIG]
-        self._learn(session, (found.name for found in regions if found.node not in self._pointers))
+        self._learn(session, (found.name for found in regions if found.node not in self.answers.pointers))
         for field in fields:
             pending, seen = [field], set[str]()
             while pending:
@@ -478,15 +315,15 @@ class _Interpretation:
                     continue
                 seen.add(address)
                 pending += target.targets
-                if target.space == PCI_CONFIG and target.node in self._pointers:
-                    self._regions_of_fields[field] = self._pointers[target.node]
+                if target.space == PCI_CONFIG and target.node in self.answers.pointers:
+                    self._regions_of_fields[field] = self.answers.pointers[target.node]
 
     def _learn(self, session: Session, names: Iterable[str]) -> None:
         """Take in where this session has the objects of these last segments."""
         commands = [f"find {name:_<4}" for name in sorted(set(names))[:_MAX_FIELDS]]
         for command, section in aml_output.sections(session.run(commands)) if commands else ():
             if command.startswith("find "):
-                self._pointers.update((found.pointer, found.path) for found in aml_output.objects(section))
+                self.answers.pointers.update((found.pointer, found.path) for found in aml_output.objects(section))
 
     def _place(self) -> None:
         """PCI addresses of the devices: `_addresses`."""
@@ -495,15 +332,15 @@ class _Interpretation:
         devices = [
             AmlDevice(
                 path=path,
-                hid=self._hid(path),
-                cids=self._cids(path),
-                adr=self._number(path, "_ADR"),
-                bbn=self._number(path, "_BBN"),
-                seg=self._number(path, "_SEG"),
-                crs=self._resources(path, "_CRS", []) if self._has(path, "_CRS") else None,
+                hid=self.answers.hid(path),
+                cids=self.answers.cids(path),
+                adr=self.answers.number(path, "_ADR"),
+                bbn=self.answers.number(path, "_BBN"),
+                seg=self.answers.number(path, "_SEG"),
+                crs=self.answers.resources(path, "_CRS", []) if self.answers.has(path, "_CRS") else None,
             )
-            for path in self._device_paths()
-            if self._has(path, "_ADR") or self._has(path, "_HID")
+            for path in self.answers.device_paths()
+            if self.answers.has(path, "_ADR") or self.answers.has(path, "_HID")
         ]
         self._addresses = pci_addresses(devices, self._functions)
         for device in devices:
@@ -604,7 +441,7 @@ class _Interpretation:
                     if found.path in wanted:
                         fresh[found.path] = found
         self._attribute(session, fresh.values())
-        self._learn(session, (name for found in fresh.values() for name in _references(found.value)))
+        self._learn(session, (name for found in fresh.values() for name in references(found.value)))
         state: list[int | None] = list(self._config.padded(base))
         for offset, function in needs.items():
             state[offset] = self._config.padded(function)[offset]
@@ -612,7 +449,7 @@ class _Interpretation:
         for found in order:
             right = self._replay(found, state)
             if fresh.get(found.path) is found:
-                self._raw[found.path] = found
+                self.answers.raw[found.path] = found
                 if not right:
                     wrong.append(found)
         return wrong
@@ -630,25 +467,25 @@ class _Interpretation:
         if not answers:
             return
         self._attribute(session, (answer for _, answer in answers))
-        self._learn(session, (name for _, answer in answers for name in _references(answer.value)))
+        self._learn(session, (name for _, answer in answers for name in references(answer.value)))
         first = answers[0][1]
         differ = any((answer.status, answer.value) != (first.status, first.value) for _, answer in answers)
         # The answer with the bytes of the device's own function is kept, where there is one.
         own = self._addresses.get(parent(found.path))
         chosen = next((answer for function, answer in answers if function == own), first)
-        self._raw[found.path] = chosen
+        self.answers.raw[found.path] = chosen
         concluded = self._conclusion(chosen)
-        self._evaluated[found.path] = msgspec.structs.replace(concluded, mixed=True)
+        self.answers.evaluated[found.path] = msgspec.structs.replace(concluded, mixed=True)
         if differ:
             names = ", ".join(str(function) for function, _ in answers)
-            self._findings.append(MIXED.at(f"aml:{found.path}", f"answers differ between the bytes of {names}"))
+            self.findings.append(MIXED.at(f"aml:{found.path}", f"answers differ between the bytes of {names}"))
 
     # --- conclusions --------------------------------------------------------------------------------------------
 
     def _conclude(self) -> None:
-        for path, found in self._raw.items():
-            if path not in self._evaluated:
-                self._evaluated[path] = self._conclusion(found)
+        for path, found in self.answers.raw.items():
+            if path not in self.answers.evaluated:
+                self.answers.evaluated[path] = self._conclusion(found)
 
     def _conclusion(self, found: RawEvaluation) -> Evaluation:
         ranges: dict[tuple[int, str | None, Sbdf | None], list[tuple[int, int]]] = {}
@@ -684,151 +521,12 @@ class _Interpretation:
         )
         return Evaluation(found.path, found.status, depends, tuple(sorted(config)))
 
-    def _device_paths(self) -> list[str]:
-        return [found.path for found in self._objects if found.type in ("Device", "Processor")]
-
-    def _has(self, path: str, name: str) -> bool:
-        return name in self._children.get(path, ())
-
-    def _raw_value(self, path: str, name: str) -> Raw | None:
-        child = f"{path}.{name}" if path != "\\" else f"\\{name}"
-        found = self._raw.get(child)
-        return self._static.get(child) if found is None else found.value
-
-    def _number(self, path: str, name: str) -> int | None:
-        value = self._raw_value(path, name)
-        return value if isinstance(value, int) else None
-
-    def _hid(self, path: str) -> str | None:
-        return _identifier(self._raw_value(path, "_HID"))
-
-    def _cids(self, path: str) -> tuple[str, ...]:
-        value = self._raw_value(path, "_CID")
-        found = (_identifier(item) for item in (value if isinstance(value, list) else (value,)))
-        return tuple(item for item in found if item is not None)
-
-    def _find(self, scope: str, value: Raw) -> str | None:
-        """The path of the object that a reference or a name means, seen from `scope`."""
-        if isinstance(value, Pointer):
-            return self._pointers.get(value.address)
-        if not isinstance(value, str) or not value:
-            return None
-        if not self._paths:
-            self._paths = frozenset(found.path for found in self._objects)
-        name = aml_output.trimmed(value)
-        if name.startswith("\\"):
-            return name if name in self._paths else None
-        while name.startswith("^"):
-            name, scope = name[1:], parent(scope)
-        while True:
-            path = f"\\{name}" if scope == "\\" else f"{scope}.{name}"
-            if path in self._paths:
-                return path
-            if scope == "\\":
-                return None
-            scope = parent(scope)
-
-    def _resources(self, path: str, name: str, findings: list[Finding]) -> tuple[Resource, ...] | None:
-        value = self._raw_value(path, name)
-        if isinstance(value, bytes):
-            resources, wrong = decode_resources(value, f"aml:{path}.{name}")
-            findings += wrong
-            return resources
-        return None
-
-    def _device(self, path: str, processor: bool, findings: list[Finding]) -> AmlDevice:
-        children = self._children.get(path)
-        if children is None:
-            return AmlDevice(path=path, processor=processor)
-        value = self._raw_value
-        uid = value(path, "_UID")
-        mat = value(path, "_MAT")
-        ejd = value(path, "_EJD")
-        prt: tuple[PrtEntry, ...] | None = None
-        if "_PRT" in children:
-            package = value(path, "_PRT")
-            if package is not None:
-                prt, wrong = decode_prt(package, f"aml:{path}._PRT", lambda item: self._find(path, item))
-                findings += wrong
-        evaluations = tuple(found for name in children if (found := self._evaluated.get(f"{path}.{name}")) is not None)
-        for name in children:
-            raw = self._raw.get(f"{path}.{name}")
-            expected = _TYPES.get(name)
-            if raw is None or raw.status != "AE_OK" or expected is None or isinstance(raw.value, expected):
-                continue
-            findings.append(WRONG_TYPE.at(f"aml:{raw.path}", f"it evaluates to {_type_name(raw.value)}"))
-        return AmlDevice(
-            path=path,
-            processor=processor,
-            hid=self._hid(path) if "_HID" in children else None,
-            cids=self._cids(path) if "_CID" in children else (),
-            uid=uid if isinstance(uid, int | str) else None,
-            adr=self._number(path, "_ADR") if "_ADR" in children else None,
-            sta=self._number(path, "_STA") if "_STA" in children else None,
-            bbn=self._number(path, "_BBN") if "_BBN" in children else None,
-            seg=self._number(path, "_SEG") if "_SEG" in children else None,
-            crs=self._resources(path, "_CRS", findings) if "_CRS" in children else None,
-            prs=self._resources(path, "_PRS", findings) if "_PRS" in children else None,
-            prt=prt,
-            sun=self._number(path, "_SUN") if "_SUN" in children else None,
-            rmv=self._number(path, "_RMV") if "_RMV" in children else None,
-            ejd=self._find(path, ejd) or ejd if isinstance(ejd, str) else None,
-            has_ej0="_EJ0" in children,
-            mat=mat.hex() if isinstance(mat, bytes) else None,
-            gsb=self._number(path, "_GSB") if "_GSB" in children else None,
-            pxm=self._number(path, "_PXM") if "_PXM" in children else None,
-            cba=self._number(path, "_CBA") if "_CBA" in children else None,
-            has_osc="_OSC" in children,
-            has_dsm="_DSM" in children,
-            evaluations=evaluations,
-        )
-
-    def namespace(self) -> Namespace:
-        """All of it as one value."""
-        findings = self._findings
-        devices: list[AmlDevice] = []
-        absent: set[str] = set()
-        for found in self._objects:
-            if found.type not in ("Device", "Processor"):
-                continue
-            wrong: list[Finding] = []
-            device = self._device(found.path, found.type == "Processor", wrong)
-            devices.append(device)
-            if not device.present or parent(found.path) in absent:
-                absent.add(found.path)
-                continue
-            findings += wrong
-            findings += [
-                EVALUATION_FAILED.at(f"aml:{evaluation.path}", f"it ended with {evaluation.status}")
-                for evaluation in device.evaluations
-                if not evaluation.ok
-            ]
-        findings += _same_roots([device for device in devices if device.path not in absent])
-        return Namespace(
-            interpreter=self._version,
-            objects=tuple(NamespaceObject(found.path, found.type, self._detail(found)) for found in self._objects),
-            regions=tuple(filter(None, (_region(found) for found in self._objects if found.type == "Region"))),
-            devices=tuple(devices),
-            apic_mode=self._evaluated.get("\\_PIC"),
-            findings=tuple(findings),
-        )
-
-    def _detail(self, found: RawObject) -> str:
-        """Without the addresses that only this run had."""
-        detail = found.detail
-        if "0x" not in detail and "(nil)" not in detail:
-            return detail
-        match = _TARGET.fullmatch(detail)
-        if match is not None:
-            return f"Target {self._pointers.get(match.group(2), match.group(1))}"
-        return _ADDRESSES.sub("", detail)
-
     # --- one object ---------------------------------------------------------------------------------------------
 
     def evaluate(self, path: str, command: str) -> Result:
         """The object at `path`, with the bytes of the functions that it reads."""
         if self._program is None or not self._tables:
-            return Result(evaluation=Evaluation(path, "not evaluated"), findings=tuple(self._findings))
+            return Result(evaluation=Evaluation(path, "not evaluated"), findings=tuple(self.findings))
         text = b""
         found: RawEvaluation | None = None
         try:
@@ -853,23 +551,23 @@ class _Interpretation:
                     stopped = session.stopped
                     if found is not None:
                         self._attribute(session, (found,))
-                        self._learn(session, _references(found.value))
+                        self._learn(session, references(found.value))
                 if found is not None and self._needs(found) == needs:
                     break
             if found is None and stopped is not None:
-                self._findings.append(CUT_OFF.at(f"aml:{path}", _STOPPED[stopped]))
+                self.findings.append(CUT_OFF.at(f"aml:{path}", _STOPPED[stopped]))
         except OSError as error:
-            self._findings.append(CUT_OFF.at("aml", f"acpiexec cannot be run: {error.strerror}"))
+            self.findings.append(CUT_OFF.at("aml", f"acpiexec cannot be run: {error.strerror}"))
         messages = _messages(text)
         if found is None:
             evaluation = Evaluation(path, "cut off")
-            return Result(evaluation=evaluation, messages=messages, findings=tuple(self._findings))
+            return Result(evaluation=evaluation, messages=messages, findings=tuple(self.findings))
         return Result(
             evaluation=msgspec.structs.replace(self._conclusion(found), mixed=bool(self._conflicts(found))),
-            value=None if found.value is None else self._public(found.value),
+            value=None if found.value is None else self.answers.public(found.value),
             accesses=tuple(self._said(read) for read in found.accesses),
             messages=messages,
-            findings=tuple(self._findings),
+            findings=tuple(self.findings),
         )
 
     def _said(self, read: Read) -> str:
@@ -878,23 +576,6 @@ class _Interpretation:
         space = SPACES.get(read.space, read.space)
         access = RegionAccess(space, read.address, read.address + read.width - 1, region, function)
         return f"{'write' if read.write else 'read'} {access}"
-
-    def _public(self, value: Raw) -> Value:
-        match value:
-            case int():
-                return Integer(value)
-            case str():
-                return String(value)
-            case bytes():
-                return Buffer(value.hex())
-            case list():
-                return Package(tuple(None if isinstance(item, Unset) else self._public(item) for item in value))
-            case Pointer(address=address, name=name):
-                return Reference(self._pointers.get(address, name))
-            case aml_output.Other(text=text):
-                return Opaque(text)
-            case _:
-                return Opaque("unset")
 
 
 _STOPPED: Final = {
@@ -914,70 +595,14 @@ _UNRESOLVED: Final = re.compile(
 _REJECTED: Final = re.compile(
     r"^ACPI (?:Error|Warning): (.*(?:install failed|table load failures?|while loading table).*)$", re.MULTILINE
 )
-_TARGET: Final = re.compile(r"Target (\w+) \((0x[0-9a-f]+)\)")
-_ADDRESSES: Final = re.compile(r"(?: ?(?:Aml|Object|Notify Object:))? ?(?:0x[0-9a-f]+|\(nil\))")
-_REGION: Final = re.compile(r"\[([^\]]*)\] Addr ([0-9A-F]+) Len ([0-9A-F]+)")
-_STRING: Final = re.compile(r'Len ([0-9A-F]+) "(.*)"')
-_EISA: Final = "@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_"
-_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
-    "_STA": int,
-    "_ADR": int,
-    "_BBN": int,
-    "_SEG": int,
-    "_CRS": bytes,
-    "_PRS": bytes,
-    "_PRT": list,
-    "_HID": (int, str),
-    "_MAT": bytes,
-    "_GSB": int,
-    "_PXM": int,
-}
 
 
 def _all(names: Iterable[str]) -> list[str]:
     return [line for name in names for line in (f"all {name}", "go")]
 
 
-def _whole_string(detail: str) -> str | None:
-    """The text of a string object, unless it is shown shortened."""
-    match = _STRING.fullmatch(detail)
-    if match is None:
-        return None
-    text = aml_output.unescaped(match.group(2))
-    return text if len(text) == int(match.group(1), 16) else None
-
-
-def _identifier(value: Raw | None) -> str | None:
-    """Text of a _HID or _CID; an integer is a compressed EISA id (ACPI 6.5, section 6.1.5)."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, int):
-        return None
-    number = int.from_bytes((value & 0xFFFF_FFFF).to_bytes(4, "little"), "big")
-    letters = "".join(_EISA[number >> shift & 0x1F] for shift in (26, 21, 16))
-    return f"{letters}{number & 0xFFFF:04X}"
-
-
-def _type_name(value: Raw | None) -> str:
-    names = {int: "an integer", str: "a string", bytes: "a buffer", list: "a package", type(None): "nothing"}
-    return names.get(type(value), "a reference")
-
-
 def _reads_config(found: RawEvaluation) -> bool:
     return any(read.space == PCI_CONFIG and not read.write for read in found.accesses)
-
-
-def _references(value: Raw | None) -> list[str]:
-    """Last name segments of the objects that a value refers to."""
-    found: list[str] = []
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, Pointer):
-            found.append(item.name)
-        elif isinstance(item, list):
-            pending += item
-    return found
 
 
 def _composition(needs: Mapping[int, Sbdf]) -> tuple[Sbdf, list[tuple[Sbdf, int, int]]]:
@@ -1007,30 +632,6 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((first, last))
     return merged
-
-
-def _region(found: RawObject) -> OperationRegion | None:
-    match = _REGION.search(found.detail)
-    if match is None:
-        return None
-    name, address, length = match.groups()
-    number = aml_output.SPACE_NUMBERS.get(name, -1)
-    space: AddressSpace | int = SPACES.get(number, number)
-    return OperationRegion(found.path, space, int(address, 16), int(length, 16))
-
-
-def _same_roots(devices: Iterable[AmlDevice]) -> list[Finding]:
-    findings = []
-    seen: dict[tuple[int, int], str] = {}
-    for device in devices:
-        if not device.is_root_bridge:
-            continue
-        segment, bus = root_bus(device)
-        other = seen.setdefault((segment, bus), device.path)
-        if other != device.path:
-            message = f"it and {other} both say segment {segment}, bus {bus:#04x}"
-            findings.append(SAME_ROOT.at(f"aml:{device.path}", message))
-    return findings
 
 
 def _only(text: bytes, command: str) -> RawEvaluation | None:

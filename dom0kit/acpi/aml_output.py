@@ -186,10 +186,10 @@ def _access(text: str) -> Read | None:
 def _protocol_access(line: str) -> Read | None:
     """An access of a bus with its own protocol: it bypasses the code that prints READ and WRITE."""
     match = _DISPATCH.fullmatch(line)
-    number = -1 if match is None else SPACE_NUMBERS.get(match.group(2), -1)
-    if match is None or number not in _PROTOCOLS:
+    space = -1 if match is None else SPACE_NUMBERS.get(match.group(2), -1)
+    if match is None or space not in _PROTOCOLS:
         return None
-    return Read(number, int(match.group(1), 16), 1, "", False)
+    return Read(space, int(match.group(1), 16), 1, "", False)
 
 
 def _value(lines: list[str], at: int) -> tuple[Raw | None, int]:
@@ -205,7 +205,7 @@ def _value(lines: list[str], at: int) -> tuple[Raw | None, int]:
         at += 1
         elements, wanted = stack[-1]
         if kind == "Integer":
-            elements.append(_number(rest.removeprefix("= ")))
+            elements.append(number(rest.removeprefix("= ")))
         elif kind == "Package":
             children: list[Raw] = []
             count = _decimal(rest)
@@ -216,7 +216,7 @@ def _value(lines: list[str], at: int) -> tuple[Raw | None, int]:
                 stack.append((children, count))
             continue
         elif kind == "Buffer":
-            length = _number(rest.removeprefix("Length ").partition(" ")[0])
+            length = number(rest.removeprefix("Length ").partition(" ")[0])
             data = bytearray()
             row = _ROW.match(rest)
             if row is not None:
@@ -239,7 +239,8 @@ def _value(lines: list[str], at: int) -> tuple[Raw | None, int]:
     return (top[0] if top else None), at
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """Hexadecimal digits as the interpreter prints them; 0 for anything else."""
     try:
         return int(text, 16)
     except ValueError:
@@ -304,9 +305,9 @@ def dumped(address: str, section: bytes) -> DumpedField:
         if name == "Parent Node":
             node, segment = value, bracketed
         elif name == "Space Id":
-            space = _number(value)
+            space = number(value)
         elif name == "Address":
-            start = _number(value)
+            start = number(value)
         else:
             targets.append(value)
     return DumpedField(address, node, segment, tuple(targets), space, start)

@@ -56,7 +56,7 @@ def test_every_machine_gives_a_namespace_and_every_route_a_reason(
         rebuilt[data.startswith(build_resources(resources))] += 1
         return resources, findings
 
-    monkeypatch.setattr("dom0kit.acpi.aml.decode_resources", decode_and_build)
+    monkeypatch.setattr("dom0kit.acpi.aml_answers.decode_resources", decode_and_build)
     names = machines()
     for machine in names:
         namespace = seen(machine)
