@@ -8,6 +8,7 @@ thread that mostly waits for it; meanwhile everything that needs no namespace is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -139,9 +140,14 @@ class _Interpretation:
 
     def _run(self) -> None:
         try:
-            from dom0kit.acpi.aml import interpret
+            from dom0kit.acpi.aml_launch import Launch
 
-            self._namespace = interpret(self._tables, self._config)
+            with Launch(self._tables, self._config) as launch:
+                with suppress(OSError):  # it is tried again, and then told
+                    launch.start()
+                from dom0kit.acpi.aml import interpret_launched
+
+                self._namespace = interpret_launched(launch)
         except BaseException as error:
             self._error = error
 

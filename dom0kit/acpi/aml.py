@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -22,22 +21,14 @@ import msgspec
 
 from dom0kit.acpi import aml_output
 from dom0kit.acpi.aml_answers import AT_ONCE, Answers, references
-from dom0kit.acpi.aml_findings import (
-    CUT_OFF,
-    INITIALISATION,
-    MIXED,
-    NAMES,
-    NO_DSDT,
-    NO_INTERPRETER,
-    TABLE_REJECTED,
-)
+from dom0kit.acpi.aml_findings import CUT_OFF, INITIALISATION, MIXED, NAMES, TABLE_REJECTED
+from dom0kit.acpi.aml_launch import SECONDS, Launch
 from dom0kit.acpi.aml_output import DATA_TABLE, PCI_CONFIG, RawEvaluation, Read
 from dom0kit.acpi.aml_values import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
 from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace, RegionAccess, parent, pci_addresses, root_bus
-from dom0kit.acpi.recorded_config import BYTES, OVERLAYS, RecordedConfig
+from dom0kit.acpi.recorded_config import BYTES, OVERLAYS
 from dom0kit.acpi.tables.common import SPACES
 from dom0kit.address import Sbdf
-from dom0kit.finding import Finding
 from dom0kit.source.interface import RawTable
 
 if TYPE_CHECKING:
@@ -54,14 +45,9 @@ __all__ = [
     "Value",
     "evaluate",
     "interpret",
-    "usable_tables",
+    "interpret_launched",
 ]
 
-_SECONDS: Final = 28.0
-_FIRST: Final = 0.6
-"""Share of these for the first session; the rest is for trying again without initialisation."""
-_LEFT_OUT: Final = ("RSDP", "RSD ", "RSDT", "XSDT", "FACS", "FACP", "MSDM")
-"""Tables that acpiexec makes itself or must not see."""
 _MESSAGES: Final = 0x2
 _BUFFER_BYTES: Final = 0x2000
 _FIELD_ACCESS: Final = 0x1000
@@ -78,15 +64,21 @@ _SLOW: Final = 2.0
 """A batch that took so many seconds is not repeated for its names as a whole."""
 
 
-def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], *, seconds: float = _SECONDS) -> Namespace:
+def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], *, seconds: float = SECONDS) -> Namespace:
     """The namespace of these tables, AML's PCI_Config fields reading `config`.
 
     `config` has every function of the machine, with no bytes where it was not read; it is empty where PCI is unknown.
     Tables are loaded in the order given, DSDT first; dynamic ones are left out. Whatever AML does, this returns
     within `seconds` and a little, and raises nothing.
     """
-    interpretation = _Interpretation(tables, config, seconds)
-    interpretation.run()
+    return interpret_launched(Launch(tables, config, seconds))
+
+
+def interpret_launched(launch: Launch) -> Namespace:
+    """As `interpret`, of what was launched before this module was imported."""
+    with launch:
+        interpretation = _Interpretation(launch)
+        interpretation.run()
     return interpretation.answers.namespace(interpretation.version, interpretation.findings)
 
 
@@ -100,52 +92,19 @@ def evaluate(
     command = " ".join(("execute", path, *arguments))
     if not command.isascii() or not command.isprintable() or len(command) > 500 or " " in path or not path:
         raise ValueError(f"{path!r} with these arguments is no command of at most 500 printable characters")
-    return _Interpretation(tables, config).evaluate(path, command)
-
-
-def usable_tables(tables: Sequence[RawTable]) -> tuple[list[RawTable], list[Finding]]:
-    """What acpiexec is given: DSDT first, then the others in order, each with a true length and checksum."""
-    usable: list[RawTable] = []
-    findings: list[Finding] = []
-    dsdt: RawTable | None = None
-    for table in tables:
-        signature = table.data[:4].decode("ascii", "replace")
-        if table.dynamic or signature in _LEFT_OUT:
-            continue
-        length = int.from_bytes(table.data[4:8], "little")
-        if len(table.data) < 36 or not 36 <= length <= len(table.data):
-            if signature in ("DSDT", "SSDT", "PSDT"):
-                where = f"table:{table.name}"
-                findings.append(TABLE_REJECTED.at(where, f"its header says {length} of {len(table.data)} bytes"))
-            continue
-        data = table.data[:length]
-        wrong = sum(data) & 0xFF
-        if wrong:
-            data = data[:9] + bytes(((data[9] - wrong) & 0xFF,)) + data[10:]
-        fixed = RawTable(table.name, data)
-        if signature != "DSDT":
-            usable.append(fixed)
-        elif dsdt is None:
-            dsdt = fixed
-    if dsdt is None:
-        return [], [*findings, NO_DSDT.at("aml", "no table of this signature can be loaded")]
-    return [dsdt, *usable], findings
+    with Launch(tables, config) as launch:
+        return _Interpretation(launch).evaluate(path, command)
 
 
 class _Interpretation:
     """One run over a machine's tables: what was asked, what came back."""
 
-    def __init__(self, tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], seconds: float = _SECONDS) -> None:
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-        self._program = shutil.which("acpiexec")
-        self._config = RecordedConfig(config)
-        self._functions = config
-        self._tables, self.findings = usable_tables(tables)
-        if self._program is None:
-            self.findings = [NO_INTERPRETER.at("aml", "no acpiexec in PATH: apt install acpica-tools")]
-        if self._config and self._tables:
-            self._tables += self._config.tables()
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._config = launch.config
+        self._functions = launch.functions
+        self._tables = launch.tables
+        self.findings = launch.findings
         level = _BUFFER_BYTES | _FIELD_ACCESS
         if any(_SERIAL_REGION.search(table.data) for table in self._tables):
             level |= _REGION_ACCESS
@@ -161,25 +120,15 @@ class _Interpretation:
         self._unsettled: set[str] = set()
         """Evaluations that still read another function's bytes after all rounds."""
 
-    # --- sessions -----------------------------------------------------------------------------------------------
-
-    def _session(self, seconds: float, *, initialise: bool = True) -> Session:
-        from dom0kit.acpi.aml_session import Session
-
-        assert self._program is not None
-        deadline = min(self._deadline, time.monotonic() + seconds)
-        return Session(self._program, self._tables, deadline, initialise=initialise)
-
     def run(self) -> None:
         """Everything `namespace` needs."""
-        if self._program is None or not self._tables:
+        if not self._launch.possible:
             return
         try:
             with contextlib.ExitStack() as stack:
-                session = stack.enter_context(self._session(self._seconds * _FIRST))
-                # Nearly every machine reads config space of more than the host bridge, and so needs a second session:
-                # it loads its tables while the first one works.
-                spare = stack.enter_context(self._session(self._seconds)) if self._config else None
+                self._launch.start()
+                session = stack.enter_context(self._launch.first())
+                spare = stack.enter_context(self._launch.spare()) if self._config else None
                 begun = time.monotonic()
                 self._read(session.run([*self._start(), "find ????", *_all(AT_ONCE)]))
                 self._read(session.run(_all(self.answers.wanted)))
@@ -208,9 +157,9 @@ class _Interpretation:
         """What the first session did not get to, name by name, without initialisation."""
         for _ in range(4):
             missing = self._missing()
-            if (self.answers.objects and not missing) or self._deadline - time.monotonic() < 1:
+            if (self.answers.objects and not missing) or self._launch.remaining < 1:
                 break
-            with self._session(self._deadline - time.monotonic(), initialise=False) as session:
+            with self._launch.session(self._launch.remaining, initialise=False) as session:
                 self._read(session.run([*self._start(), "find ????"]))
                 if not self.answers.objects:
                     continue
@@ -268,10 +217,10 @@ class _Interpretation:
         state: list[int | None] = list(self._config.padded(self._config.host_bridge))
         wrong = [found for found in self.answers.raw.values() if not self._replay(found, state)]
         for number in range(_MAX_ROUNDS):
-            remaining = self._deadline - time.monotonic()
+            remaining = self._launch.remaining
             if not wrong or remaining < 1:
                 break
-            with spare if number == 0 else self._session(remaining) as session:
+            with spare if number == 0 else self._launch.session(remaining) as session:
                 session.run(self._start())
                 conflicting = [found for found in wrong if self._conflicts(found)]
                 for found in conflicting:
@@ -525,12 +474,12 @@ class _Interpretation:
 
     def evaluate(self, path: str, command: str) -> Result:
         """The object at `path`, with the bytes of the functions that it reads."""
-        if self._program is None or not self._tables:
+        if not self._launch.possible:
             return Result(evaluation=Evaluation(path, "not evaluated"), findings=tuple(self.findings))
         text = b""
         found: RawEvaluation | None = None
         try:
-            with self._session(self._seconds * _FIRST) as session:
+            with self._launch.first() as session:
                 identify = ("_HID", "_CID", "_ADR", "_BBN", "_SEG")
                 self._read(session.run([*self._start(), "find ????", *(_all(identify) if self._config else ())]))
                 text = session.run([f"level {self._level | _MESSAGES:#x} console", command, "go"])
@@ -543,7 +492,7 @@ class _Interpretation:
                 if found is None or stopped is not None or not (needs := self._needs(found)):
                     break
                 base, overlays = _composition(needs)
-                with self._session(self._seconds) as session:
+                with self._launch.session(self._launch.remaining) as session:
                     session.run(self._start())
                     quiet, loud = f"level {_BUFFER_BYTES:#x} console", f"level {self._level | _MESSAGES:#x} console"
                     text = session.run([quiet, *self._config.fill(base, overlays[:OVERLAYS]), loud, command, "go"])

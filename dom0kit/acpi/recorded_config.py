@@ -8,9 +8,9 @@ one function's bytes into that array, and copies the host bridge's when it is lo
 
 from __future__ import annotations
 
+import os.path
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from dom0kit.address import Sbdf
@@ -62,8 +62,8 @@ class RecordedConfig:
     def tables(self) -> tuple[RawTable, RawTable]:
         """To be loaded in this order, after all of the machine's own."""
         data = b"".join(self.padded(sbdf) for sbdf in self._bytes) + _ABSENT
-        helper = Path(__file__).with_name("recorded_config.aml").read_bytes()
-        return RawTable("DKCB", _table(data)), RawTable("DKFL", helper)
+        with open(os.path.join(os.path.dirname(__file__), "recorded_config.aml"), "rb") as helper:
+            return RawTable("DKCB", _table(data)), RawTable("DKFL", helper.read())
 
     def fill(self, sbdf: Sbdf, overlays: Iterable[tuple[Sbdf, int, int]] = ()) -> Sequence[str]:
         """Commands that make the array hold a function's bytes, and (function, offset, length) of others over them."""
