@@ -18,9 +18,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
+from dom0kit.acpi import aml_launch
+from dom0kit.acpi.aml_session import Session
 from dom0kit.observation import observe
 from dom0kit.source.interface import RawTable
 from dom0kit.source.recognise import combine
@@ -126,12 +129,10 @@ def _machines() -> list[str]:
 
 def _captured(machine: str, folder: Path) -> Path:
     """A shell script that repeats every acpiexec session of this machine: same tables, options and input."""
-    from dom0kit.acpi import aml_session
-
     folder.mkdir()
     lines: list[str] = []
 
-    class Recorded(aml_session.Session):
+    class Recorded(Session):
         """A session that keeps what it is told."""
 
         def __init__(
@@ -152,12 +153,10 @@ def _captured(machine: str, folder: Path) -> Path:
                 file.writelines(f"{command}\n" for command in (*commands, "help"))
             return super()._exchange(commands)
 
-    original = aml_session.Session
-    aml_session.Session = Recorded  # type: ignore[misc]
-    try:
+    with patch.object(aml_launch, "Session", Recorded):
         observe(combine(acpi=CORPUS / "acpi" / machine, pci=CORPUS / "pci" / f"{machine}.lspci"))
-    finally:
-        aml_session.Session = original  # type: ignore[misc]
+    if not lines:
+        raise RuntimeError(f"enumerating {machine} started no acpiexec")
     script = folder / "sessions.sh"
     script.write_text("".join(lines))
     return script

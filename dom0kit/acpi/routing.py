@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dom0kit.acpi.aml_output import Pointer, Raw
 from dom0kit.acpi.resources import ExtendedInterrupt, Irq, Resource
 from dom0kit.address import Gsi, IntxPin, Polarity, Trigger
 from dom0kit.finding import Finding, Severity, rule
 
 if TYPE_CHECKING:
+    from dom0kit.acpi.aml_output import Raw
     from dom0kit.acpi.namespace import AmlDevice, Namespace
 
 MALFORMED: Final = rule(
@@ -99,6 +99,8 @@ def decode_prt(
     package: Raw | None, where: str, find: Callable[[Raw], str | None]
 ) -> tuple[tuple[PrtEntry, ...], tuple[Finding, ...]]:
     """The entries of an evaluated ``_PRT``; `find` gives the path of the object that a reference or name means."""
+    from dom0kit.acpi.aml_output import Pointer
+
     if not isinstance(package, list):
         return (), (MALFORMED.at(where, "it is not a package"),)
     entries: list[PrtEntry] = []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dom0kit.cli import Unusable, UsageError, emit
@@ -18,11 +19,22 @@ _FORMS = (
 )
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """argparse makes one for each option and asks for the terminal's width by way of shutil and all its archives."""
+    try:
+        width = os.get_terminal_size().columns
+    except OSError:
+        width = 80
+    return argparse.HelpFormatter(prog, width=max(width - 2, 40))
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but an error is a `UsageError`, and no option may be abbreviated."""
 
     def __init__(self, verb: str, description: str) -> None:
-        super().__init__(prog=f"dom0kit {verb}", description=description, allow_abbrev=False)
+        super().__init__(
+            prog=f"dom0kit {verb}", description=description, allow_abbrev=False, formatter_class=_formatter
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog.removeprefix('dom0kit ')}: {message} ({self.prog} --help)")

@@ -8,17 +8,16 @@ ascending order, so what was found before bounds the search for the next.
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
 from bisect import bisect_left
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from dom0kit.pci.function import Function
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 PLACES: Final = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids", "/usr/share/pci.ids")
 """Where distributions put the file: Debian and Ubuntu, then Fedora and Arch, then others."""
@@ -39,7 +38,7 @@ class ClassNames(msgspec.Struct, frozen=True):
 class _Ascending:
     """Lines of one level between two places of the text, their numbers ascending: found by search, and kept."""
 
-    def __init__(self, text: bytes, start: int, end: int, prefix: bytes) -> None:
+    def __init__(self, text: bytes | mmap.mmap, start: int, end: int, prefix: bytes) -> None:
         self._text = text
         self._prefix = prefix
         self._numbers = [-1, 1 << 16]
@@ -67,8 +66,8 @@ class _Ascending:
 class PciIds:
     """The names in one pci.ids text. Every question is answered None where the text has no name."""
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text if text.startswith(b"#") else b"\n" + text
+    def __init__(self, text: bytes | mmap.mmap) -> None:
+        self._text = text if text[:1] == b"#" else b"\n" + text[:]
         self._classes = max(self._text.rfind(b"\nC 00  "), 0) or len(self._text)
         self._vendors = _Ascending(self._text, 0, self._classes, b"\n")
         self._devices: dict[int, _Ascending] = {}
@@ -146,12 +145,13 @@ class PciIds:
 
 
 @cache
-def names(places: tuple[str | PathLike[str], ...] = PLACES) -> PciIds:
+def names(places: tuple[str | os.PathLike[str], ...] = PLACES) -> PciIds:
     """The names of the first pci.ids that is there, read once; without one, a `PciIds` that knows no name."""
     for place in places:
         try:
             with open(place, "rb") as file:
-                return PciIds(file.read(_LIMIT))
-        except OSError:
+                size = min(os.fstat(file.fileno()).st_size, _LIMIT)
+                return PciIds(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):  # absent; empty
             continue
     return PciIds(b"")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from dom0kit.acpi.aml import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
+from dom0kit.acpi.aml_values import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
 from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace
 from dom0kit.acpi.tables.table import Table
 from dom0kit.cli.text.layout import Cell, Line, Section, columns, count, line
