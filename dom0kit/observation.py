@@ -128,11 +128,14 @@ def observe(
 
 
 class _Interpretation:
-    """The interpreter at work in a thread of its own."""
+    """The interpreter at work: launched here and now, asked and understood in a thread of its own."""
 
     def __init__(self, tables: Sequence[RawTable], functions: Sequence[RawFunction]) -> None:
-        self._tables = tables
-        self._config = {function.sbdf: function.config for function in functions}
+        from dom0kit.acpi.aml_launch import Launch
+
+        self._launch = Launch(tables, {function.sbdf: function.config for function in functions})
+        with suppress(OSError):  # it is tried again, and then told
+            self._launch.start()
         self._namespace: Namespace | None = None
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, daemon=True)
@@ -140,14 +143,10 @@ class _Interpretation:
 
     def _run(self) -> None:
         try:
-            from dom0kit.acpi.aml_launch import Launch
-
-            with Launch(self._tables, self._config) as launch:
-                with suppress(OSError):  # it is tried again, and then told
-                    launch.start()
+            with self._launch:
                 from dom0kit.acpi.aml import interpret_launched
 
-                self._namespace = interpret_launched(launch)
+                self._namespace = interpret_launched(self._launch)
         except BaseException as error:
             self._error = error
 
