@@ -25,7 +25,8 @@ class Cost(NamedTuple):
     wall: float
     """Seconds."""
     peak: int
-    """Peak resident memory in bytes, of the process and the children it waited for."""
+    """Peak resident memory in bytes, of the process and the children it waited for; never less than the 30 MB or so of
+    the process that measures, which Linux passes on."""
 
 
 def run(command: Command) -> Cost:
