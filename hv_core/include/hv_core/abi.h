@@ -101,7 +101,11 @@ struct hv_irq_status_query {
  *   HV_BUSY when the trigger mode would change while remote IRR is set.
  *   An entry to be unmasked (or to stay so) also needs: a vector 0x10 to 0xfe (HV_INVALID), a destination that
  *   exists (HV_OUT_OF_RANGE); direct mode: a (CPU, vector) pair that no other unmasked entry or message has
- *   (HV_EXISTS); intercept mode: a vector of the core's own (HV_NO_SPACE when there is none).
+ *   (HV_EXISTS); intercept mode: a vector of the core's own on the processor of its destination (HV_NO_SPACE when
+ *   there is none); an entry bound to another processor moves (HV_TRY_AGAIN while an earlier move is draining).
+ * A logical destination is matched with the flat model's ids; of several processors, intercept mode takes the lowest,
+ * and direct mode compares nothing. In direct mode a remapped entry (VT-d with bit 48, AMD-Vi always) has no
+ * destination, vector and mode to check: only its reserved bits.
  */
 struct hv_apic {
     uint64_t apic_physbase; /* 0: in, physical address of the IOAPIC */
@@ -131,7 +135,7 @@ struct hv_eoi {
  *   (Xen does not count.) A GSI never set up counts as level when its view's trigger bit says so.
  * type MSI: segment 0, type MSI_SEG: segment in the high 16 bits of bus; index negative; entry_nr = message number
  *   (0 to 2047), MSI with table_base 0 (then entry_nr must be 0), MSI-X otherwise; pirq as above, but negative takes
- *   the lowest free one from the number of GSIs (at least 16) on.
+ *   the lowest free one from the number of GSIs on (at least 16; from 16 on where that passes the limit of pIRQs).
  * type MULTI_MSI: as MSI_SEG, entry_nr = count of messages, a power of two up to 32, table_base 0; pirq negative or
  *   the first of the run; the pIRQs are consecutive, in intercept mode the vectors too, on one processor.
  *
@@ -167,8 +171,8 @@ struct hv_unmap_pirq {
 };
 
 /*
- * 21: trigger and polarity of a GSI of the caller; intercept mode: it gets a vector on the first processor. The entry
- * stays as it is masked or not (Xen unmasks edge ones).
+ * 21: trigger and polarity of a GSI of the caller; intercept mode: it gets a vector on a processor of the core's choice
+ * if it has none. The entry stays masked or not as it is (Xen unmasks edge ones).
  * HV_INVALID: no such GSI, triggering or polarity above 1. HV_EXISTS: set up before. HV_NOT_PERMITTED. HV_NO_SPACE.
  * HV_BUSY: trigger would change while remote IRR is set.
  */
@@ -296,6 +300,8 @@ struct hv_information {
     uint64_t bytes;               /* 88: out, size of the core's one structure */
     uint32_t entry_format;        /* 96: out, enum hv_format of redirection entries */
     uint32_t message_format;      /* 100: out, enum hv_format of MSI messages */
+    uint64_t trapped;             /* 104: out, trapped accesses to IOAPIC registers since the start */
+    uint64_t trapped_refused;     /* 112 */
 };
 #define HV_FEATURE_DIRECT 1u        /* direct mode is on */
 #define HV_FEATURE_INTERCEPT 2u     /* intercept mode is on: the core allocates vectors */
@@ -603,7 +609,7 @@ HV_ASSERT_SIZE(struct hv_pci_device_add_pxm, 16);
 HV_ASSERT_SIZE(struct hv_pci_device, 4);
 HV_ASSERT_SIZE(struct hv_pci_device_reset, 8);
 HV_ASSERT_SIZE(struct hv_header, 8);
-HV_ASSERT_SIZE(struct hv_information, 104);
+HV_ASSERT_SIZE(struct hv_information, 120);
 HV_ASSERT_OFFSET(struct hv_information, calls, 72);
 HV_ASSERT_SIZE(struct hv_map_shared_info, 16);
 HV_ASSERT_SIZE(struct hv_hand_over, 32);
@@ -618,7 +624,7 @@ HV_ASSERT_SIZE(struct hv_assign_gsi, 16);
 HV_ASSERT_SIZE(struct hv_read_interrupt, 48);
 HV_ASSERT_SIZE(struct hv_read_report, 32);
 HV_ASSERT_SIZE(struct hv_msi, 32);
-HV_ASSERT_SIZE(union hv_argument, 104);
+HV_ASSERT_SIZE(union hv_argument, 120);
 HV_ASSERT_SIZE(struct hv_shared_block, 64);
 HV_ASSERT_OFFSET(struct hv_shared_block, counter, 24);
 HV_ASSERT_OFFSET(struct hv_shared_block, list_offset, 48);

@@ -34,8 +34,8 @@ struct hv_operations {
     void (*ioapic_write)(void *home, uint64_t address, uint8_t index, uint32_t value);
     /* Ends a level interrupt whose local APIC sends no EOI message (EOI register, or a model). */
     void (*ioapic_end)(void *home, uint64_t address, uint8_t pin, uint8_t vector);
-    /* Points one entry of the interrupt remapping table to a processor; called only with a remapped format. */
-    enum hv_status (*remap)(void *home, uint16_t handle, uint32_t apic_id, uint8_t vector);
+    /* Intercept mode, remapped formats: points the remapping table's entry of a source (VT-d: the handle) to a processor. */
+    enum hv_status (*remap)(void *home, uint16_t source, uint32_t apic_id, uint8_t vector);
     /* Puts the two shared_info pages at a guest-physical address, read-only; 0: takes them away. */
     enum hv_status (*map_shared_info)(void *home, uint64_t guest_physical);
     /* The counter in shared_info went up. */
@@ -44,12 +44,13 @@ struct hv_operations {
 
 /* ---- Processors and their vectors (vector.c): physical state ---- */
 
-/* One processor. Invariant, proved in proofs/: a vector's bit in `free` is set exactly when it can be allocated. */
+/* One processor. Invariant, proved in proofs/: a bit of `free` is set exactly when it is set in `usable` and the vector has no owner. */
 struct hv_cpu {
     uint64_t free[4];    /* bit set: this vector can be allocated; vector v is bit v % 64 of word v / 64 */
+    uint64_t usable[4];  /* the dynamic range less the reserved ones */
     uint16_t owner[256]; /* hv_source of each vector, HV_SOURCE_NONE: nobody */
     uint32_t apic_id;
-    uint32_t logical_id; /* what a logical destination is matched with (LDR 31:24, flat model), 0: unknown */
+    uint32_t logical_id; /* LDR 31:24 in the flat model: bit i for processor i, as Linux and Xen set it; 0 from the ninth on */
     uint8_t next_class;  /* where the search for a vector goes on: priority classes take turns */
 };
 
@@ -63,6 +64,7 @@ struct hv_cpu_index {
 
 struct hv_cpus {
     uint32_t count;
+    uint32_t reachable; /* highest APIC id that an entry or message can carry; processors above are not chosen */
     uint32_t next; /* where the search for a processor goes on: processors take turns */
     struct hv_cpu_index can_give[HV_RUN_ORDERS];
     uint16_t by_apic_id[HV_LIMIT_CPUS]; /* indices of cpu, by ascending APIC id */
@@ -88,7 +90,7 @@ void hv_run_take(struct hv_cpu *cpu, uint32_t first, uint32_t count, uint16_t so
 void hv_run_give(struct hv_cpu *cpu, uint32_t first, uint32_t count);
 /*
  * 2^order vectors on one processor: on `cpu`, or where HV_NONE on the next that has such a run. The sources are
- * consecutive. HV_NO_SPACE, HV_OUT_OF_RANGE (no such processor).
+ * consecutive. HV_NO_SPACE; HV_OUT_OF_RANGE: no such processor, or not reachable.
  */
 enum hv_status hv_vector_allocate(struct hv_cpus *cpus, uint32_t cpu, uint32_t order, uint16_t source,
                                   struct hv_binding *binding);
@@ -203,6 +205,8 @@ struct hv_core {
     uint32_t features;             /* HV_FEATURE_* */
     uint64_t calls;
     uint64_t calls_refused;
+    uint64_t trapped;
+    uint64_t trapped_refused;
 
     /* physical */
     struct hv_cpus cpus;
