@@ -50,11 +50,11 @@ enum hv_status {
 
 /* ---- CPUID: the core's leaves (range reserved for hypervisors) ---- */
 
-#define HV_CPUID_BASE 0x40000000u          /* EAX: highest leaf; EBX, ECX, EDX: the signature */
-#define HV_CPUID_SIGNATURE "dom0kit-core"  /* 12 bytes, little-endian in EBX, ECX, EDX */
-#define HV_CPUID_VERSION 0x40000001u       /* EAX: HV_ABI_VERSION */
-#define HV_CPUID_FEATURES 0x40000002u      /* EAX: HV_FEATURE_*; EBX: limit of CPUs; ECX: of IOAPICs; EDX: of domains */
-#define HV_CPUID_SHARED_INFO 0x40000003u   /* EAX, EBX: guest-physical address of shared_info, low and high; 0: none */
+#define HV_CPUID_BASE 0x40000000u         /* EAX: highest leaf; EBX, ECX, EDX: the signature */
+#define HV_CPUID_SIGNATURE "dom0kit-core" /* 12 bytes, little-endian in EBX, ECX, EDX */
+#define HV_CPUID_VERSION 0x40000001u      /* EAX: HV_ABI_VERSION */
+#define HV_CPUID_FEATURES 0x40000002u     /* EAX: HV_FEATURE_*; EBX: limit of CPUs; ECX: of IOAPICs; EDX: of domains */
+#define HV_CPUID_SHARED_INFO 0x40000003u  /* EAX, EBX: guest-physical address of shared_info, low and high; 0: none */
 
 /* ---- Physdev operations ---- */
 
@@ -114,7 +114,8 @@ struct hv_apic {
 };
 
 /*
- * 10: the vector of an irq. Intercept mode: allocates one if it has none. Direct mode: the one that dom0 chose,
+ * 10: the vector of an irq. Intercept mode: allocates one if it has none, on the processor of its view's destination
+ * where that has one, else on one of the core's choice. Direct mode: the one that dom0 chose,
  * HV_NOT_FOUND when it has chosen none yet. HV_INVALID: irq names no interrupt of the caller. HV_NO_SPACE.
  */
 struct hv_alloc_irq_vector {
@@ -161,7 +162,8 @@ struct hv_map_pirq {
 #define HV_MAP_PIRQ_MULTI_MSI 4
 
 /*
- * 14: one user of the pIRQ less; the last one frees it: the entry is masked, vector and message are free again.
+ * 14: one user of the pIRQ less; the last one frees it: vector and message are free again, a GSI is masked and no more
+ * set up.
  * HV_INVALID: not mapped.
  */
 struct hv_unmap_pirq {
@@ -171,7 +173,7 @@ struct hv_unmap_pirq {
 };
 
 /*
- * 21: trigger and polarity of a GSI of the caller; intercept mode: it gets a vector on a processor of the core's choice
+ * 21: trigger and polarity of a GSI of the caller; intercept mode: it gets a vector as by alloc_irq_vector
  * if it has none. The entry stays masked or not as it is (Xen unmasks edge ones).
  * HV_INVALID: no such GSI, triggering or polarity above 1. HV_EXISTS: set up before. HV_NOT_PERMITTED. HV_NO_SPACE.
  * HV_BUSY: trigger would change while remote IRR is set.
@@ -197,11 +199,11 @@ struct hv_get_free_pirq {
  * HV_NO_DEVICE: no MCFG entry with this address and segment that holds these buses. HV_INVALID: unknown flags.
  */
 struct hv_pci_mmcfg_reserved {
-    uint64_t address;   /* 0: in, of bus 0 */
-    uint16_t segment;   /* 8: in */
-    uint8_t start_bus;  /* 10: in */
-    uint8_t end_bus;    /* 11: in */
-    uint32_t flags;     /* 12: in, bit 0: reserved */
+    uint64_t address;  /* 0: in, of bus 0 */
+    uint16_t segment;  /* 8: in */
+    uint8_t start_bus; /* 10: in */
+    uint8_t end_bus;   /* 11: in */
+    uint32_t flags;    /* 12: in, bit 0: reserved */
 };
 #define HV_PCI_MMCFG_RESERVED 1u
 
@@ -210,15 +212,15 @@ struct hv_pci_mmcfg_reserved {
  * HV_EXISTS. HV_INVALID: unknown flags. HV_NO_DEVICE: a virtual function before its physical one. HV_NO_SPACE.
  */
 struct hv_pci_device_add {
-    uint16_t seg;          /* 0: in */
-    uint8_t bus;           /* 2: in */
-    uint8_t devfn;         /* 3: in */
-    uint32_t flags;        /* 4: in, HV_PCI_DEV_* */
-    uint8_t physfn_bus;    /* 8: in, of the physical function, with HV_PCI_DEV_VIRTFN */
-    uint8_t physfn_devfn;  /* 9: in */
-    uint16_t padding10;    /* 10: ignored */
+    uint16_t seg;         /* 0: in */
+    uint8_t bus;          /* 2: in */
+    uint8_t devfn;        /* 3: in */
+    uint32_t flags;       /* 4: in, HV_PCI_DEV_* */
+    uint8_t physfn_bus;   /* 8: in, of the physical function, with HV_PCI_DEV_VIRTFN */
+    uint8_t physfn_devfn; /* 9: in */
+    uint16_t padding10;   /* 10: ignored */
 };
-struct hv_pci_device_add_pxm { /* with HV_PCI_DEV_PXM one word follows */
+struct hv_pci_device_add_pxm {       /* with HV_PCI_DEV_PXM one word follows */
     struct hv_pci_device_add device; /* 0 */
     uint32_t pxm;                    /* 12: in, proximity domain (ACPI _PXM) */
 };
@@ -278,30 +280,30 @@ struct hv_header {
 
 /* 0: what this core is, can and holds. Any domain. */
 struct hv_information {
-    struct hv_header header;      /* 0 */
-    uint32_t features;            /* 8: out, HV_FEATURE_* */
-    uint32_t mode;                /* 12: out, enum hv_mode */
-    uint32_t limit_cpus;          /* 16: out, compile-time limits */
-    uint32_t limit_ioapics;       /* 20 */
-    uint32_t limit_domains;       /* 24 */
-    uint32_t limit_pirqs;         /* 28: per domain */
-    uint32_t limit_functions;     /* 32 */
-    uint32_t limit_messages;      /* 36 */
-    uint32_t cpus;                /* 40: out, present */
-    uint32_t ioapics;             /* 44 */
-    uint32_t gsis;                /* 48: highest GSI + 1 */
-    uint32_t domains;             /* 52 */
-    uint32_t functions;           /* 56 */
-    uint32_t messages;            /* 60 */
-    uint32_t reports;             /* 64: entries HV_OP_READ_REPORT can give */
-    uint32_t reports_lost;        /* 68: more than the list holds */
-    uint64_t calls;               /* 72: out, hypercalls since the start */
-    uint64_t calls_refused;       /* 80 */
-    uint64_t bytes;               /* 88: out, size of the core's one structure */
-    uint32_t entry_format;        /* 96: out, enum hv_format of redirection entries */
-    uint32_t message_format;      /* 100: out, enum hv_format of MSI messages */
-    uint64_t trapped;             /* 104: out, trapped accesses to IOAPIC registers since the start */
-    uint64_t trapped_refused;     /* 112 */
+    struct hv_header header;  /* 0 */
+    uint32_t features;        /* 8: out, HV_FEATURE_* */
+    uint32_t mode;            /* 12: out, enum hv_mode */
+    uint32_t limit_cpus;      /* 16: out, compile-time limits */
+    uint32_t limit_ioapics;   /* 20 */
+    uint32_t limit_domains;   /* 24 */
+    uint32_t limit_pirqs;     /* 28: per domain */
+    uint32_t limit_functions; /* 32 */
+    uint32_t limit_messages;  /* 36 */
+    uint32_t cpus;            /* 40: out, present */
+    uint32_t ioapics;         /* 44 */
+    uint32_t gsis;            /* 48: highest GSI + 1 */
+    uint32_t domains;         /* 52 */
+    uint32_t functions;       /* 56 */
+    uint32_t messages;        /* 60 */
+    uint32_t reports;         /* 64: entries HV_OP_READ_REPORT can give */
+    uint32_t reports_lost;    /* 68: more than the list holds */
+    uint64_t calls;           /* 72: out, hypercalls since the start */
+    uint64_t calls_refused;   /* 80 */
+    uint64_t bytes;           /* 88: out, size of the core's one structure */
+    uint32_t entry_format;    /* 96: out, enum hv_format of redirection entries */
+    uint32_t message_format;  /* 100: out, enum hv_format of MSI messages */
+    uint64_t trapped;         /* 104: out, trapped accesses to IOAPIC registers since the start */
+    uint64_t trapped_refused; /* 112 */
 };
 #define HV_FEATURE_DIRECT 1u        /* direct mode is on */
 #define HV_FEATURE_INTERCEPT 2u     /* intercept mode is on: the core allocates vectors */
@@ -330,8 +332,8 @@ enum hv_format {
  * read-only to it. HV_INVALID: not page aligned, or the two pages would pass 2^52.
  */
 struct hv_map_shared_info {
-    struct hv_header header;  /* 0 */
-    uint64_t guest_physical;  /* 8: in */
+    struct hv_header header; /* 0 */
+    uint64_t guest_physical; /* 8: in */
 };
 
 /*
@@ -351,16 +353,17 @@ struct hv_query_vector {
     struct hv_header header; /* 0 */
     uint32_t domain;         /* 8: in */
     uint32_t irq;            /* 12: in */
-    uint32_t cpu;            /* 16: out, index of the processor in the MADT's order; HV_NONE: logical destination of several */
-    uint32_t apic_id;        /* 20: out, local APIC id (logical destination: that) */
-    uint32_t vector;         /* 24: out */
-    uint32_t flags;          /* 28: out, HV_INTERRUPT_* */
+    uint32_t cpu;     /* 16: out, index of the processor in the MADT's order; HV_NONE: logical destination of several */
+    uint32_t apic_id; /* 20: out, local APIC id (logical destination: that) */
+    uint32_t vector;  /* 24: out */
+    uint32_t flags;   /* 28: out, HV_INTERRUPT_* */
 };
 #define HV_NONE 0xffffffffu
 
 /*
- * 4: move an interrupt to another processor. The old vector stays taken until it has drained: until the domain's next
- * EOI, or the first arrival on the new one. HV_NOT_SUPPORTED: direct mode (dom0 does it itself). HV_INVALID: irq.
+ * 4: move an interrupt to another processor; the destination in a GSI's view follows. The old vector stays taken until
+ * it has drained: until the domain's next EOI, or the first arrival on the new one (an entry not unmasked since it got
+ * its vector has nothing to drain). HV_NOT_SUPPORTED: direct mode (dom0 does it itself). HV_INVALID: irq.
  * HV_OUT_OF_RANGE: no such processor, or its APIC id does not fit the format. HV_NOT_FOUND: no vector yet.
  * HV_TRY_AGAIN: a move is draining. HV_NO_SPACE. A message of a multi-message run is HV_NOT_SUPPORTED.
  */
@@ -385,7 +388,8 @@ struct hv_ioapic_add {
     uint32_t pins;           /* 20: out, what it has; 120 at most */
 };
 
-/* 6: an IOAPIC goes. Domain 0 only. HV_NO_DEVICE: none there. HV_BUSY: a pin is unmasked, mapped, set up or assigned. */
+/* 6: an IOAPIC goes. Domain 0 only. HV_NO_DEVICE: none there. HV_BUSY: a pin is unmasked, mapped, set up or assigned.
+ */
 struct hv_ioapic_remove {
     struct hv_header header; /* 0 */
     uint64_t address;        /* 8: in */
@@ -471,32 +475,34 @@ struct hv_read_report {
     uint64_t where;          /* 16: out, physical address of the table or IOAPIC */
     uint64_t value;          /* 24: out, the number that is wrong */
 };
-#define HV_REPORT_NO_RSDP 1u             /* no RSDP with a good checksum where the home said */
-#define HV_REPORT_NO_ROOT_TABLE 2u       /* neither XSDT nor RSDT is good */
-#define HV_REPORT_BAD_TABLE 3u           /* length or checksum; value: its signature */
+#define HV_REPORT_NO_RSDP 1u       /* no RSDP with a good checksum where the home said */
+#define HV_REPORT_NO_ROOT_TABLE 2u /* neither XSDT nor RSDT is good */
+#define HV_REPORT_BAD_TABLE 3u     /* length or checksum; value: its signature */
 #define HV_REPORT_NO_MADT 4u
-#define HV_REPORT_SECOND_TABLE 5u        /* a second MADT or MCFG, ignored; value: its signature */
-#define HV_REPORT_BAD_ENTRY 6u           /* an entry too short or running over the end; value: its offset */
-#define HV_REPORT_CPU_LIMIT 7u           /* more processors than the limit; value: APIC id of the first left out */
-#define HV_REPORT_DUPLICATE_CPU 8u       /* value: APIC id */
-#define HV_REPORT_IOAPIC_LIMIT 9u        /* value: address of the first left out */
-#define HV_REPORT_IOAPIC_ADDRESS 10u     /* address 0, unaligned, or used twice */
-#define HV_REPORT_IOAPIC_OVERLAP 11u     /* its GSIs overlap those of another, or pass the limit: not used; value: GSI base */
-#define HV_REPORT_IOAPIC_ABSENT 12u      /* the version register reads all ones or all zeros: not used */
-#define HV_REPORT_IOAPIC_PINS 13u        /* claims more than 120 pins: clipped; value: claimed */
-#define HV_REPORT_GSI_GAP 14u            /* no IOAPIC has this GSI, though one has a higher; value: first GSI missing */
-#define HV_REPORT_OVERRIDE 15u           /* of a source above 15 or a GSI no IOAPIC has, or a second one; value: source */
-#define HV_REPORT_MCFG_LIMIT 16u         /* value: address of the first left out */
-#define HV_REPORT_MCFG_ENTRY 17u         /* unaligned, end before start, or overlapping; value: address */
-#define HV_REPORT_FIRMWARE_ENTRY 18u     /* firmware left this pin unmasked with an SMI, NMI, INIT or ExtINT; value: GSI */
-#define HV_REPORT_NO_CPU 19u             /* the MADT enables no processor */
+#define HV_REPORT_SECOND_TABLE 5u    /* a second MADT or MCFG, ignored; value: its signature */
+#define HV_REPORT_BAD_ENTRY 6u       /* an entry too short or running over the end; value: its offset */
+#define HV_REPORT_CPU_LIMIT 7u       /* more processors than the limit; value: APIC id of the first left out */
+#define HV_REPORT_DUPLICATE_CPU 8u   /* value: APIC id */
+#define HV_REPORT_IOAPIC_LIMIT 9u    /* value: address of the first left out */
+#define HV_REPORT_IOAPIC_ADDRESS 10u /* address 0, unaligned, or used twice */
+#define HV_REPORT_IOAPIC_OVERLAP                                                                                       \
+    11u /* its GSIs overlap those of another, or pass the limit: not used; value: GSI base */
+#define HV_REPORT_IOAPIC_ABSENT 12u  /* the version register reads all ones or all zeros: not used */
+#define HV_REPORT_IOAPIC_PINS 13u    /* claims more than 120 pins: clipped; value: claimed */
+#define HV_REPORT_GSI_GAP 14u        /* no IOAPIC has this GSI, though one has a higher; value: first GSI missing */
+#define HV_REPORT_OVERRIDE 15u       /* of a source above 15 or a GSI no IOAPIC has, or a second one; value: source */
+#define HV_REPORT_MCFG_LIMIT 16u     /* value: address of the first left out */
+#define HV_REPORT_MCFG_ENTRY 17u     /* unaligned, end before start, or overlapping; value: address */
+#define HV_REPORT_FIRMWARE_ENTRY 18u /* firmware left this pin unmasked with an SMI, NMI, INIT or ExtINT; value: GSI   \
+                                      */
+#define HV_REPORT_NO_CPU 19u         /* the MADT enables no processor */
 
 /*
  * 15: the message of a pIRQ, for the device's capability or table. Intercept mode: composed by the core; direct mode:
  * as recorded, HV_NOT_FOUND when none was. HV_INVALID: no message of that domain.
- * 16: direct mode: dom0 chose this message. HV_NOT_SUPPORTED: intercept mode. HV_INVALID: no message of that domain, not the format's
- * address, reserved bits, delivery mode neither Fixed nor LowestPriority, level trigger, vector outside 0x10 to 0xfe.
- * HV_OUT_OF_RANGE: no such destination. HV_EXISTS: the (CPU, vector) pair is another's.
+ * 16: direct mode: dom0 chose this message. HV_NOT_SUPPORTED: intercept mode. HV_INVALID: no message of that domain,
+ * not the format's address, reserved bits, delivery mode neither Fixed nor LowestPriority, level trigger, vector
+ * outside 0x10 to 0xfe. HV_OUT_OF_RANGE: no such destination. HV_EXISTS: the (CPU, vector) pair is another's.
  */
 struct hv_msi {
     struct hv_header header; /* 0 */
@@ -541,8 +547,8 @@ union hv_argument {
 /* ---- shared_info: two pages, owned by the core, read-only to dom0 ---- */
 
 #define HV_PAGE_BYTES 4096u
-#define HV_SHARED_INFO_XEN_BYTES 3136u          /* Xen's struct shared_info; all zero here */
-#define HV_SHARED_BLOCK_MAGIC 0x6b306d6f64ULL   /* "dom0k" */
+#define HV_SHARED_INFO_XEN_BYTES 3136u        /* Xen's struct shared_info; all zero here */
+#define HV_SHARED_BLOCK_MAGIC 0x6b306d6f64ULL /* "dom0k" */
 #define HV_SHARED_BLOCK_VERSION 1u
 
 /*
@@ -551,18 +557,18 @@ union hv_argument {
  * list's used entries, checksum included, add up to zero modulo 2^32.
  */
 struct hv_shared_block {
-    uint64_t magic;         /* 0 */
-    uint32_t version;       /* 8 */
-    uint32_t bytes;         /* 12: of this block */
-    uint32_t checksum;      /* 16 */
-    uint32_t flags;         /* 20: HV_SHARED_* */
-    uint64_t counter;       /* 24: goes up by two at each change */
-    uint64_t rsdp;          /* 32: physical address, 0: unknown */
-    uint64_t xsdt;          /* 40: of XSDT, or RSDT; 0: unknown */
-    uint32_t list_offset;   /* 48: of the IOAPIC list, from the start of the first page */
-    uint32_t list_entry;    /* 52: bytes of an entry */
-    uint32_t list_count;    /* 56: entries used */
-    uint32_t zero;          /* 60: reserved */
+    uint64_t magic;       /* 0 */
+    uint32_t version;     /* 8 */
+    uint32_t bytes;       /* 12: of this block */
+    uint32_t checksum;    /* 16 */
+    uint32_t flags;       /* 20: HV_SHARED_* */
+    uint64_t counter;     /* 24: goes up by two at each change */
+    uint64_t rsdp;        /* 32: physical address, 0: unknown */
+    uint64_t xsdt;        /* 40: of XSDT, or RSDT; 0: unknown */
+    uint32_t list_offset; /* 48: of the IOAPIC list, from the start of the first page */
+    uint32_t list_entry;  /* 52: bytes of an entry */
+    uint32_t list_count;  /* 56: entries used */
+    uint32_t zero;        /* 60: reserved */
 };
 #define HV_SHARED_HANDED_OVER 1u /* rsdp and xsdt were verified by dom0 and the core, not only found by the core */
 
@@ -576,7 +582,8 @@ struct hv_shared_ioapic {
     uint32_t zero;     /* 20 */
 };
 
-/* ---- Ioctls of /dev/dom0kit: physdev operations by their number, our own calls from 0x40 on, the module's from 0x80 ---- */
+/* ---- Ioctls of /dev/dom0kit: physdev operations by their number, our own calls from 0x40 on, the module's from 0x80
+ * ---- */
 
 #define HV_IOCTL_TYPE 0xd0u
 #define HV_IOCTL(nr, bytes) (3u << 30 | (uint32_t)(bytes) << 16 | HV_IOCTL_TYPE << 8 | (uint32_t)(nr))
@@ -586,7 +593,8 @@ struct hv_shared_ioapic {
 /* ---- What the compiler must agree with ---- */
 
 #define HV_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has " #bytes " bytes")
-#define HV_ASSERT_OFFSET(type, field, at) _Static_assert(offsetof(type, field) == (at), #field " of " #type " lies at " #at)
+#define HV_ASSERT_OFFSET(type, field, at)                                                                              \
+    _Static_assert(offsetof(type, field) == (at), #field " of " #type " lies at " #at)
 
 HV_ASSERT_SIZE(struct hv_irq_status_query, 8);
 HV_ASSERT_SIZE(struct hv_apic, 16);
@@ -629,6 +637,7 @@ HV_ASSERT_SIZE(struct hv_shared_block, 64);
 HV_ASSERT_OFFSET(struct hv_shared_block, counter, 24);
 HV_ASSERT_OFFSET(struct hv_shared_block, list_offset, 48);
 HV_ASSERT_SIZE(struct hv_shared_ioapic, 24);
-_Static_assert(HV_SHARED_INFO_XEN_BYTES + sizeof(struct hv_shared_block) <= HV_PAGE_BYTES, "the block fits the first page");
+_Static_assert(HV_SHARED_INFO_XEN_BYTES + sizeof(struct hv_shared_block) <= HV_PAGE_BYTES,
+               "the block fits the first page");
 
 #endif

@@ -3,8 +3,8 @@
  * The core's one structure and what its homes (library, kernel module, boot image) call.
  *
  * Physical state (what hardware holds: hv_cpus, hv_ioapic, vectors) and per-domain state (who owns what, what a domain
- * wrote and sees) are different structures. A *source* is whatever raises interrupts: a pin or a message; both count in one
- * 16-bit number space, so that a vector's owner is one number.
+ * wrote and sees) are different structures. A *source* is whatever raises interrupts: a pin or a message; both count in
+ * one 16-bit number space, so that a vector's owner is one number.
  *
  * Locks. One lock, taken by the functions marked (locks) for their whole run, which is bounded. Order: the core's
  * lock first, then whatever the home takes inside an operation (its own lock of the IOAPIC's index and data
@@ -34,7 +34,8 @@ struct hv_operations {
     void (*ioapic_write)(void *home, uint64_t address, uint8_t index, uint32_t value);
     /* Ends a level interrupt whose local APIC sends no EOI message (EOI register, or a model). */
     void (*ioapic_end)(void *home, uint64_t address, uint8_t pin, uint8_t vector);
-    /* Intercept mode, remapped formats: points the remapping table's entry of a source (VT-d: the handle) to a processor. */
+    /* Intercept mode, remapped formats: points the remapping table's entry of a source (VT-d: the handle) to a
+     * processor. */
     enum hv_status (*remap)(void *home, uint16_t source, uint32_t apic_id, uint8_t vector);
     /* Puts the two shared_info pages at a guest-physical address, read-only; 0: takes them away. */
     enum hv_status (*map_shared_info)(void *home, uint64_t guest_physical);
@@ -44,13 +45,15 @@ struct hv_operations {
 
 /* ---- Processors and their vectors (vector.c): physical state ---- */
 
-/* One processor. Invariant, proved in proofs/: a bit of `free` is set exactly when it is set in `usable` and the vector has no owner. */
+/* One processor. Invariant, proved in proofs/: a bit of `free` is set exactly when it is set in `usable` and the vector
+ * has no owner. */
 struct hv_cpu {
     uint64_t free[4];    /* bit set: this vector can be allocated; vector v is bit v % 64 of word v / 64 */
     uint64_t usable[4];  /* the dynamic range less the reserved ones */
     uint16_t owner[256]; /* hv_source of each vector, HV_SOURCE_NONE: nobody */
     uint32_t apic_id;
-    uint32_t logical_id; /* LDR 31:24 in the flat model: bit i for processor i, as Linux and Xen set it; 0 from the ninth on */
+    uint32_t logical_id; /* LDR 31:24 in the flat model: bit i for processor i, as Linux and Xen set it; 0 from the
+                            ninth on */
     uint8_t next_class;  /* where the search for a vector goes on: priority classes take turns */
 };
 
@@ -65,7 +68,8 @@ struct hv_cpu_index {
 struct hv_cpus {
     uint32_t count;
     uint32_t reachable; /* highest APIC id that an entry or message can carry; processors above are not chosen */
-    uint32_t next; /* where the search for a processor goes on: processors take turns */
+    bool more;          /* the MADT has more than the limit */
+    uint32_t next;      /* where the search for a processor goes on: processors take turns */
     struct hv_cpu_index can_give[HV_RUN_ORDERS];
     uint16_t by_apic_id[HV_LIMIT_CPUS]; /* indices of cpu, by ascending APIC id */
     struct hv_cpu cpu[HV_LIMIT_CPUS];
@@ -82,7 +86,8 @@ struct hv_binding {
 enum hv_status hv_cpu_add(struct hv_cpus *cpus, uint32_t apic_id);
 /* Index of the processor, or HV_NONE. */
 uint32_t hv_cpu_by_apic_id(const struct hv_cpus *cpus, uint32_t apic_id);
-/* Takes vectors first to last of every present processor (and of no later one) out of use. Only before any allocation. */
+/* Takes vectors first to last of every present processor (and of no later one) out of use. Only before any allocation.
+ */
 void hv_vectors_reserve(struct hv_cpus *cpus, uint8_t first, uint8_t last);
 /* The steps on one processor, pure: the proofs' subjects. */
 uint32_t hv_run_find(const struct hv_cpu *cpu, uint32_t order); /* first vector of a free aligned run, 0: none */
@@ -104,7 +109,7 @@ uint16_t hv_vector_owner(const struct hv_cpus *cpus, uint32_t cpu, uint8_t vecto
 /* ---- Sources ---- */
 
 #define HV_SOURCE_NONE 0u
-#define HV_SOURCE_PIN(ioapic, pin) ((uint16_t)(1u + (ioapic) * HV_PINS + (pin)))
+#define HV_SOURCE_PIN(ioapic, pin) ((uint16_t)(1u + (ioapic)*HV_PINS + (pin)))
 #define HV_SOURCE_MESSAGE(message) ((uint16_t)(1u + HV_LIMIT_IOAPICS * HV_PINS + (message)))
 #define HV_SOURCES (1u + HV_LIMIT_IOAPICS * HV_PINS + HV_LIMIT_MESSAGES)
 
@@ -114,6 +119,7 @@ struct hv_pin {
     uint64_t entry;            /* what the hardware's entry was last set to, status bits clear */
     struct hv_binding bound;   /* vector 0: none */
     struct hv_binding drained; /* the old vector of a move that has not ended; vector 0: none */
+    bool live;                 /* was unmasked while it had this binding: something may be on its way */
 };
 
 struct hv_ioapic {
@@ -139,17 +145,17 @@ struct hv_pin_view {
 _Static_assert(HV_LIMIT_PIRQS < HV_NO_PIRQ, "a pIRQ has 16 bits");
 
 struct hv_message {
-    uint64_t address;          /* direct mode: recorded; 0: none */
+    uint64_t address; /* direct mode: recorded; 0: none */
     uint32_t data;
-    uint32_t function;         /* sbdf */
+    uint32_t function; /* sbdf */
     struct hv_binding bound;
     struct hv_binding drained;
-    uint16_t entry;            /* message number of the function */
+    uint16_t entry; /* message number of the function */
     uint16_t domain;
     uint16_t pirq;
-    uint8_t run_order;         /* the run this message is part of has 2^run_order messages */
-    uint8_t kind;              /* HV_KIND_MSI, HV_KIND_MSIX; HV_KIND_NONE: this place is free */
-    uint16_t next;             /* next message of the same function, HV_NO_MESSAGE: last */
+    uint8_t run_order; /* the run this message is part of has 2^run_order messages */
+    uint8_t kind;      /* HV_KIND_MSI, HV_KIND_MSIX; HV_KIND_NONE: this place is free */
+    uint16_t next;     /* next message of the same function, HV_NO_MESSAGE: last */
 };
 #define HV_NO_MESSAGE 0xffffu
 
@@ -161,7 +167,6 @@ struct hv_function {
     uint32_t virtuals; /* virtual functions of this one that are present */
     uint16_t domain;
     uint16_t first_message; /* HV_NO_MESSAGE: none */
-    bool present;
 };
 
 struct hv_domain {
@@ -200,9 +205,9 @@ struct hv_core {
     const struct hv_operations *operations;
     void *home;
     enum hv_mode mode;
-    enum hv_format entry_format;   /* direct mode: how dom0's entries are to be read; intercept: how ours are written */
+    enum hv_format entry_format; /* direct mode: how dom0's entries are to be read; intercept: how ours are written */
     enum hv_format message_format;
-    uint32_t features;             /* HV_FEATURE_* */
+    uint32_t features; /* HV_FEATURE_* */
     uint64_t calls;
     uint64_t calls_refused;
     uint64_t trapped;
@@ -242,17 +247,18 @@ struct hv_core {
 struct hv_start {
     const struct hv_operations *operations;
     void *home;
-    uint64_t rsdp;                 /* physical address; 0: no tables, the home adds processors and IOAPICs itself */
+    uint64_t rsdp; /* physical address; 0: no tables, the home adds processors and IOAPICs itself */
     enum hv_mode mode;
     enum hv_format entry_format;
     enum hv_format message_format;
-    uint32_t features;             /* HV_FEATURE_MODEL or 0 */
+    uint32_t features; /* HV_FEATURE_MODEL or 0 */
 };
 
 /*
  * Makes the core from nothing: zeroes it, reads the tables, takes the IOAPICs as firmware left them (nothing is
- * written), domain 0 owns everything. Always succeeds with valid arguments (HV_INVALID otherwise); what is wrong with the machine is in
- * the reports. Not (locks): nobody else may know the core yet. `core` is HV_PAGE-aligned, sizeof(struct hv_core).
+ * written), domain 0 owns everything. Always succeeds with valid arguments (HV_INVALID otherwise); what is wrong with
+ * the machine is in the reports. Not (locks): nobody else may know the core yet. `core` is HV_PAGE-aligned,
+ * sizeof(struct hv_core).
  */
 enum hv_status hv_core_start(struct hv_core *core, const struct hv_start *start);
 
@@ -265,8 +271,10 @@ enum hv_status hv_hypercall(struct hv_core *core, uint32_t caller, uint32_t numb
                             union hv_argument *argument);
 
 /* A trapped access to an IOAPIC register (locks): the same as physdev apic_read and apic_write. */
-enum hv_status hv_ioapic_trapped_read(struct hv_core *core, uint32_t caller, uint64_t address, uint32_t reg, uint32_t *value);
-enum hv_status hv_ioapic_trapped_write(struct hv_core *core, uint32_t caller, uint64_t address, uint32_t reg, uint32_t value);
+enum hv_status hv_ioapic_trapped_read(struct hv_core *core, uint32_t caller, uint64_t address, uint32_t reg,
+                                      uint32_t *value);
+enum hv_status hv_ioapic_trapped_write(struct hv_core *core, uint32_t caller, uint64_t address, uint32_t reg,
+                                       uint32_t value);
 
 /* What a vector that arrived on a processor means. */
 struct hv_delivery {

@@ -46,6 +46,6 @@ _Static_assert(HV_LIMIT_IOAPICS >= 1 && HV_LIMIT_IOAPICS <= 128, "the IOAPIC lis
 _Static_assert(HV_LIMIT_DOMAINS >= 1 && HV_LIMIT_DOMAINS < 0x7ff0, "below HV_DOMID_SELF");
 _Static_assert(HV_LIMIT_PIRQS >= 64 && HV_LIMIT_PIRQS % 64 == 0, "whole words");
 _Static_assert(HV_LIMIT_MESSAGES >= 64 && HV_LIMIT_MESSAGES % 64 == 0, "whole words");
-_Static_assert(HV_LIMIT_IOAPICS * HV_PINS + HV_LIMIT_MESSAGES < 0xffff, "a source has 16 bits");
+_Static_assert(HV_LIMIT_IOAPICS *HV_PINS + HV_LIMIT_MESSAGES < 0xffff, "a source has 16 bits");
 
 #endif
