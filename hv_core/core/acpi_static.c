@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * Static ACPI tables: RSDP, XSDT or RSDT, MADT, MCFG, presence of DMAR and IVRS (ACPI 6.5, sections 5.2.5 to 5.2.12;
  * PCI Firmware 3.3, section 4.1.2). No AML, ever.

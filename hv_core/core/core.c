@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* The core's start, and the list of what it found wrong with the machine. */
 #include "internal.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * Domains and what is theirs: pIRQs, PCI functions, GSIs. Bookkeeping: no second guest runs yet, but no call reaches
  * what is not its caller's.

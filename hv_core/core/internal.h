@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* What the files of the core call of each other. Nothing here takes the lock: the dispatcher holds it. */
 #ifndef HV_CORE_INTERNAL_H
 #define HV_CORE_INTERNAL_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* IOAPICs: the entries of the hardware, and a domain's reads and writes of registers (Intel 82093AA, section 3.2). */
 #include "internal.h"
 

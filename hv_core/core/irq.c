@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* Interrupts of a domain: from a GSI, pIRQ or entry to a (processor, vector) pair, and back when one arrives. */
 #include "internal.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * MSI and MSI-X messages of functions (PCIe 6.0, sections 7.7.1 and 7.7.2), and the address and data that carry one to
  * a processor: Intel SDM 3A section 11.11, VT-d 4.1 section 5.1.5.2, AMD IOMMU 3.08 section 2.2.5, and the extended

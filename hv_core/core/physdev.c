@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * The one dispatcher: every hypercall of every home comes through here, physdev operations (those of 2005 and the
  * modern ones) and our own. It takes the lock, checks who may call, versions and reserved fields, and hands on.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* The two pages dom0 may read: Xen's layout (zero here), our block behind it, the list of IOAPICs in the second. */
 #include "internal.h"
 

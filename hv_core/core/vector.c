@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * Processors and their vectors: which are free, who has which.
  *

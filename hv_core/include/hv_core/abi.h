@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * The ABI between dom0 and the core: every hypercall, structure, status and ioctl is defined here and nowhere else.
  *
@@ -485,16 +485,14 @@ struct hv_read_report {
 #define HV_REPORT_DUPLICATE_CPU 8u   /* value: APIC id */
 #define HV_REPORT_IOAPIC_LIMIT 9u    /* value: address of the first left out */
 #define HV_REPORT_IOAPIC_ADDRESS 10u /* address 0, unaligned, or used twice */
-#define HV_REPORT_IOAPIC_OVERLAP                                                                                       \
-    11u /* its GSIs overlap those of another, or pass the limit: not used; value: GSI base */
+#define HV_REPORT_IOAPIC_OVERLAP 11u /* its GSIs overlap another's or pass the limit: not used; value: GSI base */
 #define HV_REPORT_IOAPIC_ABSENT 12u  /* the version register reads all ones or all zeros: not used */
 #define HV_REPORT_IOAPIC_PINS 13u    /* claims more than 120 pins: clipped; value: claimed */
 #define HV_REPORT_GSI_GAP 14u        /* no IOAPIC has this GSI, though one has a higher; value: first GSI missing */
 #define HV_REPORT_OVERRIDE 15u       /* of a source above 15 or a GSI no IOAPIC has, or a second one; value: source */
 #define HV_REPORT_MCFG_LIMIT 16u     /* value: address of the first left out */
 #define HV_REPORT_MCFG_ENTRY 17u     /* unaligned, end before start, or overlapping; value: address */
-#define HV_REPORT_FIRMWARE_ENTRY 18u /* firmware left this pin unmasked with an SMI, NMI, INIT or ExtINT; value: GSI   \
-                                      */
+#define HV_REPORT_FIRMWARE_ENTRY 18u /* firmware left it unmasked with an SMI, NMI, INIT or ExtINT; value: GSI */
 #define HV_REPORT_NO_CPU 19u         /* the MADT enables no processor */
 
 /*

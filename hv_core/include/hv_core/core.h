@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /*
  * The core's one structure and what its homes (library, kernel module, boot image) call.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* SPDX-License-Identifier: MIT */
 /* Compile-time limits: a home may define its own before the core is compiled; HV_OP_INFORMATION reports them. */
 #ifndef HV_CORE_LIMITS_H
 #define HV_CORE_LIMITS_H
