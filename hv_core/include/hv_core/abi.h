@@ -587,6 +587,77 @@ struct hv_shared_ioapic {
 #define HV_IOCTL(nr, bytes) (3u << 30 | (uint32_t)(bytes) << 16 | HV_IOCTL_TYPE << 8 | (uint32_t)(nr))
 #define HV_IOCTL_PHYSDEV(command, bytes) HV_IOCTL((command), (bytes))
 #define HV_IOCTL_DOM0KIT(command, bytes) HV_IOCTL(0x40u + (command), (bytes))
+#define HV_IOCTL_MODULE(command, bytes) HV_IOCTL((command), (bytes))
+
+/* The module's own. Errors are Linux's. */
+#define HV_MODULE_INFORMATION 0x80u
+#define HV_MODULE_WATCH 0x81u
+#define HV_MODULE_READ_HARDWARE 0x82u
+#define HV_MODULE_EVALUATE 0x83u
+
+enum hv_backend {
+    HV_BACKEND_LOOPBACK =
+        1, /* the core inside the module, over a model of this machine's IOAPICs; no hardware is written */
+    HV_BACKEND_XEN = 2,
+    HV_BACKEND_HV_CORE = 3,
+};
+
+/* 0x80: which module and backend this is. */
+struct hv_module_information {
+    uint32_t abi_version; /* 0: out, HV_ABI_VERSION */
+    uint32_t backend;     /* 4: out, enum hv_backend */
+    char name[16];        /* 8: out, the backend's, as in /sys/module/dom0kit/parameters/backend */
+};
+
+/*
+ * 0x81: add one to this eventfd whenever the counter in shared_info goes up; fd -1: no more. One eventfd an open file.
+ * EBADF, EINVAL: not an eventfd.
+ */
+struct hv_module_watch {
+    int32_t fd;    /* 0: in */
+    uint32_t zero; /* 4 */
+};
+
+/*
+ * 0x82: the registers of a real IOAPIC, while every processor stands still and IOREGSEL is restored.
+ * ENODEV: the MADT has no IOAPIC there. EOPNOTSUPP: a PV domain of Xen has no access (use apic_read).
+ */
+struct hv_hardware_ioapic {
+    uint64_t address;     /* 0: in, physical */
+    uint32_t id;          /* 8: out, the three first registers */
+    uint32_t version;     /* 12 */
+    uint32_t arbitration; /* 16 */
+    uint32_t pins;        /* 20: out, entries read, 120 at most */
+    uint64_t entry[120];  /* 24: out */
+};
+
+/*
+ * 0x83: the kernel's own AML interpreter evaluates an object that Linux itself evaluates at boot, without arguments:
+ * _STA _CRS _PRS _PRT _ADR _HID _CID _UID _BBN _SEG _PXM _SUN _MAT _GSB _CBA. The result is written as a sequence of
+ * struct hv_aml_value, each followed by its bytes, padded with zeros to 8; a package is followed by its elements.
+ * EPERM: another name. EINVAL: not an absolute path. ENOENT: no such object. ENOSPC: `needed` says how much room it
+ * takes. EIO: the interpreter failed; `acpi_status` says how (ACPICA, acexcep.h). E2BIG: nested too deep, or too large.
+ */
+struct hv_evaluate {
+    char path[256];       /* 0: in, absolute, zero-terminated: \_SB_.PCI0._PRT */
+    uint64_t buffer;      /* 256: in, address of the room for the result */
+    uint32_t bytes;       /* 264: in, of that room, at most 1 MiB */
+    uint32_t needed;      /* 268: out */
+    uint32_t acpi_status; /* 272: out */
+    uint32_t zero;        /* 276 */
+};
+
+struct hv_aml_value {
+    uint32_t type;   /* 0: HV_AML_* */
+    uint32_t length; /* 4: bytes that follow (before padding); of a package: how many elements follow */
+};
+#define HV_AML_NOTHING 0u /* an element that was not initialised */
+#define HV_AML_INTEGER 1u /* 8 bytes */
+#define HV_AML_STRING 2u  /* without a terminating zero */
+#define HV_AML_BUFFER 3u
+#define HV_AML_PACKAGE 4u
+#define HV_AML_REFERENCE 5u /* the path of the object referred to */
+#define HV_AML_OTHER 6u     /* 4 bytes: ACPICA's object type */
 
 /* ---- What the compiler must agree with ---- */
 
@@ -635,6 +706,13 @@ HV_ASSERT_SIZE(struct hv_shared_block, 64);
 HV_ASSERT_OFFSET(struct hv_shared_block, counter, 24);
 HV_ASSERT_OFFSET(struct hv_shared_block, list_offset, 48);
 HV_ASSERT_SIZE(struct hv_shared_ioapic, 24);
+HV_ASSERT_SIZE(struct hv_module_information, 24);
+HV_ASSERT_SIZE(struct hv_module_watch, 8);
+HV_ASSERT_SIZE(struct hv_hardware_ioapic, 984);
+HV_ASSERT_OFFSET(struct hv_hardware_ioapic, entry, 24);
+HV_ASSERT_SIZE(struct hv_evaluate, 280);
+HV_ASSERT_OFFSET(struct hv_evaluate, buffer, 256);
+HV_ASSERT_SIZE(struct hv_aml_value, 8);
 _Static_assert(HV_SHARED_INFO_XEN_BYTES + sizeof(struct hv_shared_block) <= HV_PAGE_BYTES,
                "the block fits the first page");
 
