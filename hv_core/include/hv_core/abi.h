@@ -580,9 +580,16 @@ struct hv_shared_ioapic {
     uint32_t zero;     /* 20 */
 };
 
-/* ---- Ioctls of /dev/dom0kit: physdev operations by their number, our own calls from 0x40 on, the module's from 0x80
- * ---- */
+/* ---- Ioctls of /dev/dom0kit ---- */
 
+/*
+ * Physdev operations by their number, our own calls from 0x40 on, the module's from 0x80.
+ *
+ * The device asks for CAP_SYS_ADMIN and CAP_SYS_RAWIO at every call (EPERM). The argument has exactly the structure's
+ * size (EINVAL; pci_device_add always with pxm), all padding and reserved fields are zero
+ * (EINVAL); it is copied in once and, after success only, out once (EFAULT). Unknown numbers are ENOTTY. A refusal of
+ * the core is -1 with errno of the same number. mmap at offset 0 gives the two pages of shared_info, read-only.
+ */
 #define HV_IOCTL_TYPE 0xd0u
 #define HV_IOCTL(nr, bytes) (3u << 30 | (uint32_t)(bytes) << 16 | HV_IOCTL_TYPE << 8 | (uint32_t)(nr))
 #define HV_IOCTL_PHYSDEV(command, bytes) HV_IOCTL((command), (bytes))
