@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Effects: calls of a hypervisor, whichever it is."""
