@@ -17,6 +17,7 @@ VERBS = {
     "explain": "what a finding means, which specification says so, what to do",
     "schema": "JSON Schema of the JSON output",
     "diff": "what differs between two recordings",
+    "hv": "the hypervisor core: simulate it from a recorded machine",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 
