@@ -388,6 +388,11 @@ int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t nu
     return status;
 }
 
+uint32_t hv_machine_argument_bytes(uint32_t number, uint32_t command)
+{
+    return hv_argument_bytes(number, command);
+}
+
 int32_t hv_machine_trapped_read(struct hv_machine *machine, uint32_t caller, uint64_t address, uint32_t reg,
                                 uint32_t *value)
 {

@@ -42,6 +42,8 @@ enum hv_status hv_machine_start(struct hv_machine *machine, uint64_t rsdp, uint3
  */
 int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t number, uint32_t command, void *argument,
                         uint32_t count);
+/* hv_argument_bytes. */
+uint32_t hv_machine_argument_bytes(uint32_t number, uint32_t command);
 /* A trapped access of a domain to an IOAPIC register. */
 int32_t hv_machine_trapped_read(struct hv_machine *machine, uint32_t caller, uint64_t address, uint32_t reg,
                                 uint32_t *value);
