@@ -215,6 +215,11 @@ class ModelMachine:
         pages = self._lib.hv_machine_shared(self._machine)
         return bytes(self._ffi.buffer(pages, 2 * PAGE_BYTES))
 
+    def digest(self) -> int:
+        """A number that changes with anything in the core but counters of calls, and with any register."""
+        number: int = self._lib.hv_machine_digest(self._machine)
+        return number
+
     def nanoseconds_a_vector(self, rounds: int) -> float:
         """Mean time of allocating a vector and giving it back."""
         mean: float = self._lib.hv_machine_time_vectors(self._machine, rounds)

@@ -529,6 +529,46 @@ const void *hv_machine_shared(const struct hv_machine *machine)
     return machine->core == NULL ? NULL : machine->core->shared;
 }
 
+static uint64_t digest(uint64_t sum, const void *from, size_t bytes)
+{
+    const uint64_t *word = from;
+
+    for (size_t i = 0; i < bytes / sizeof(*word); i++)
+        sum = (sum ^ word[i]) * 0x9e3779b97f4a7c15ull ^ sum >> 29;
+    return sum;
+}
+
+uint64_t hv_machine_digest(struct hv_machine *machine)
+{
+    struct hv_core *core = machine->core;
+    uint64_t counters[4];
+    uint8_t next_class[HV_LIMIT_CPUS];
+    uint64_t sum = machine->shared_at;
+    uint32_t next;
+
+    for (uint32_t i = 0; i < IOAPICS; i++)
+        sum = digest(sum, machine->ioapic[i].reg, sizeof(machine->ioapic[i].reg));
+    if (core == NULL)
+        return sum;
+    /* What does not count is set aside meanwhile. */
+    memcpy(counters, &core->calls, sizeof(counters));
+    memset(&core->calls, 0, sizeof(counters));
+    next = core->cpus.next;
+    core->cpus.next = 0;
+    for (uint32_t i = 0; i < HV_LIMIT_CPUS; i++) {
+        next_class[i] = core->cpus.cpu[i].next_class;
+        core->cpus.cpu[i].next_class = 0;
+    }
+    sum = digest(sum, core, sizeof(*core));
+    memcpy(&core->calls, counters, sizeof(counters));
+    core->cpus.next = next;
+    for (uint32_t i = 0; i < HV_LIMIT_CPUS; i++)
+        core->cpus.cpu[i].next_class = next_class[i];
+    return sum;
+}
+
+_Static_assert(offsetof(struct hv_core, trapped_refused) == offsetof(struct hv_core, calls) + 24, "four counters in a row");
+
 /* ---- Benchmarks ---- */
 
 static double nanoseconds_since(const struct timespec *start)

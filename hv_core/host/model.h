@@ -73,6 +73,12 @@ uint64_t hv_machine_shared_at(const struct hv_machine *machine);
 uint64_t hv_machine_changes(const struct hv_machine *machine);
 const void *hv_machine_shared(const struct hv_machine *machine);
 
+/*
+ * A number that changes with anything in the core or the IOAPICs' registers, but for counters of calls and the places
+ * where searches go on.
+ */
+uint64_t hv_machine_digest(struct hv_machine *machine);
+
 /* For benchmarks: the mean nanoseconds of an allocation with its release, and of an apic_write, on this machine. */
 double hv_machine_time_vectors(struct hv_machine *machine, uint32_t rounds);
 double hv_machine_time_apic_write(struct hv_machine *machine, uint64_t address, uint32_t rounds);

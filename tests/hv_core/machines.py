@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
+import importlib.util
 import os
 import struct
 from collections.abc import Sequence
@@ -16,6 +19,41 @@ from tests.hv_core.model import Model
 
 LIBRARY = Path(os.environ["DOM0KIT_CORE_LIBRARY"]) if "DOM0KIT_CORE_LIBRARY" in os.environ else None
 """A variant of the library to test instead: one that counts branches, for instance."""
+
+LIMITS = {
+    "HV_LIMIT_CPUS": 8,
+    "HV_LIMIT_IOAPICS": 4,
+    "HV_LIMIT_DOMAINS": 4,
+    "HV_LIMIT_PIRQS": 128,
+    "HV_LIMIT_GSIS": 2048,
+    "HV_LIMIT_FUNCTIONS": 8,
+    "HV_LIMIT_MESSAGES": 64,
+    "HV_LIMIT_ECAM_RANGES": 4,
+    "HV_LIMIT_REPORTS": 8,
+}
+"""Of the small library: limits can be reached, and the whole core can be compared after every call."""
+
+
+@functools.cache
+def small() -> Path:
+    """The library with small limits, built once for a state of the sources."""
+    if "DOM0KIT_SMALL_CORE_LIBRARY" in os.environ:
+        return Path(os.environ["DOM0KIT_SMALL_CORE_LIBRARY"])
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("hv_core_build", root / "hv_core" / "host" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    output = root / "build" / "small_core_library"
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        library: Path = build.library(output)
+        if not build.is_current(library):
+            build.build(output, [f"{name}={value}" for name, value in LIMITS.items()])
+    return library
+
 
 FIRST, SECOND, SPARE = 0xFEC00000, 0xFEC10000, 0xFEC20000
 
@@ -117,7 +155,7 @@ def pair(
             "functions": information.limit_functions,
             "domains": information.limit_domains,
             "ioapics": information.limit_ioapics,
-            "gsis": 16384,
+            "gsis": LIMITS["HV_LIMIT_GSIS"] if information.limit_cpus == 8 else 16384,
         },
         tables=memory_image(RawTable(each[:4].decode(), each) for each in tables)[1:],
     )
