@@ -463,6 +463,9 @@ class SharedBlock(Record, frozen=True, kw_only=True):
     zero: U32 = 0
 
 
+SHARED_IOAPICS: Final = 128
+
+
 class SharedIoapic(Record, frozen=True, kw_only=True):
     address: U64
     gsi_base: U32

@@ -167,7 +167,7 @@ static long call(u32 number, u32 command, union hv_argument *argument)
 
 static struct page *shared_page(unsigned int index)
 {
-	return vmalloc_to_page(core->shared[index]);
+	return vmalloc_to_page((u8 *)&core->shared + index * PAGE_SIZE);
 }
 
 const struct dom0kit_backend dom0kit_loopback = {

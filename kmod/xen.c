@@ -230,7 +230,7 @@ static void stop(void)
 
 static struct page *shared_page(unsigned int index)
 {
-	return vmalloc_to_page(core->shared[index]);
+	return vmalloc_to_page((u8 *)&core->shared + index * PAGE_SIZE);
 }
 
 #else

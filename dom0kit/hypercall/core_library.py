@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +67,8 @@ def load(path: Path | None = None) -> Any:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
+        for entered in (name, f"{name}.lib"):  # the next variant has the same name
+            sys.modules.pop(entered, None)
         return module
     try:
         return importlib.import_module("dom0kit.hypercall._core_library")

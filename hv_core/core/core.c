@@ -13,11 +13,10 @@ void hv_report(struct hv_core *core, uint32_t code, uint64_t where, uint64_t val
 
 static void clear(struct hv_core *core)
 {
-    uint64_t *word = (uint64_t *)(void *)core;
+    uint8_t *byte = (uint8_t *)core;
 
-    _Static_assert(sizeof(*core) % sizeof(*word) == 0, "whole words");
-    for (size_t i = 0; i < sizeof(*core) / sizeof(*word); i++)
-        word[i] = 0;
+    for (size_t i = 0; i < sizeof(*core); i++)
+        byte[i] = 0;
 }
 
 /* The highest APIC id that both formats can carry; remapped ones carry a handle instead. */

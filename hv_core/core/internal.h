@@ -208,6 +208,5 @@ static inline uint32_t hv_sbdf(uint32_t segment, uint32_t bus, uint32_t devfn)
 void hv_shared_update(struct hv_core *core); /* writes block and IOAPIC list anew; the counter goes up by two */
 enum hv_status hv_map_shared_info(struct hv_core *core, uint64_t guest_physical);
 enum hv_status hv_hand_over(struct hv_core *core, const struct hv_hand_over *hand_over);
-struct hv_shared_block *hv_shared_block(struct hv_core *core);
 
 #endif

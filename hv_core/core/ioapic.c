@@ -204,8 +204,8 @@ enum hv_status hv_ioapic_take(struct hv_core *core, uint64_t address, uint32_t g
         hv_report(core, HV_REPORT_IOAPIC_PINS, address, claimed);
     ioapic->gsi_base = gsi_base;
     ioapic->pins = *pins;
-    ioapic->version = (uint8_t)version;
-    ioapic->id = (uint8_t)(read_register(core, ioapic, REGISTER_ID) >> 24);
+    ioapic->version = version & 0xff;
+    ioapic->id = read_register(core, ioapic, REGISTER_ID) >> 24 & 0xff;
     core->ioapics++;
     take_pins(core, index, mask);
     count_gsis(core);

@@ -2,20 +2,16 @@
 /* The two pages dom0 may read: Xen's layout (zero here), our block behind it, the list of IOAPICs in the second. */
 #include "internal.h"
 
-_Static_assert(HV_LIMIT_IOAPICS * sizeof(struct hv_shared_ioapic) <= HV_PAGE, "the list fits its page");
+_Static_assert(HV_LIMIT_IOAPICS <= HV_SHARED_IOAPICS, "the list fits its page");
 
-struct hv_shared_block *hv_shared_block(struct hv_core *core)
-{
-    return (struct hv_shared_block *)(void *)&core->shared[0][HV_SHARED_INFO_XEN_BYTES];
-}
-
+/* The sum of the little-endian 32-bit words of a structure. */
 static uint32_t sum_of_words(const void *from, uint32_t bytes)
 {
-    const uint32_t *word = from;
+    const uint8_t *byte = from;
     uint64_t sum = 0;
 
-    for (uint32_t i = 0; i < bytes / 4; i++)
-        sum += word[i];
+    for (uint32_t i = 0; i < bytes; i++)
+        sum += (uint64_t)byte[i] << (8 * (i % 4));
     return (uint32_t)(sum & 0xffffffffu);
 }
 
@@ -26,8 +22,8 @@ static uint32_t negative(uint32_t sum)
 
 void hv_shared_update(struct hv_core *core)
 {
-    struct hv_shared_block *block = hv_shared_block(core);
-    struct hv_shared_ioapic *list = (struct hv_shared_ioapic *)(void *)core->shared[1];
+    struct hv_shared_block *block = &core->shared.block;
+    struct hv_shared_ioapic *list = core->shared.list;
     uint64_t counter = block->counter;
     uint64_t sum;
     uint32_t count = 0;
@@ -56,7 +52,7 @@ void hv_shared_update(struct hv_core *core)
     block->flags = core->features & HV_FEATURE_HANDED_OVER ? HV_SHARED_HANDED_OVER : 0;
     block->rsdp = core->rsdp;
     block->xsdt = core->xsdt;
-    block->list_offset = HV_PAGE;
+    block->list_offset = offsetof(struct hv_shared_info, list);
     block->list_entry = sizeof(*list);
     block->list_count = count;
     /* The sum is over the block as a reader finds it, with the counter even again. */
@@ -72,7 +68,7 @@ enum hv_status hv_map_shared_info(struct hv_core *core, uint64_t guest_physical)
 {
     enum hv_status status;
 
-    if (guest_physical % HV_PAGE != 0 || guest_physical > (1ull << 52) - 2 * HV_PAGE)
+    if (guest_physical % HV_PAGE_BYTES != 0 || guest_physical > (1ull << 52) - 2 * HV_PAGE_BYTES)
         return HV_INVALID;
     status = core->operations->map_shared_info(core->home, guest_physical);
     if (status != HV_OK)
@@ -86,7 +82,7 @@ enum hv_status hv_map_shared_info(struct hv_core *core, uint64_t guest_physical)
 
 enum hv_status hv_hand_over(struct hv_core *core, const struct hv_hand_over *hand_over)
 {
-    if (hand_over->counter != hv_shared_block(core)->counter)
+    if (hand_over->counter != core->shared.block.counter)
         return HV_TRY_AGAIN;
     if (!hv_tables_verify(core, hand_over->rsdp, hand_over->xsdt))
         return HV_INVALID;

@@ -52,7 +52,7 @@ void hv_run_take(struct hv_cpu *cpu, uint32_t first, uint32_t count, uint16_t so
 {
     for (uint32_t i = 0; i < count; i++) {
         cpu->owner[first + i] = (uint16_t)(source + i);
-        hv_bit_clear(cpu->free, first + i);
+        cpu->free[(first + i) / 64] &= ~(1ull << ((first + i) % 64));
     }
     cpu->next_class = (uint8_t)((first / CLASS_VECTORS + 1) % 16u);
 }
@@ -61,8 +61,7 @@ void hv_run_give(struct hv_cpu *cpu, uint32_t first, uint32_t count)
 {
     for (uint32_t vector = first; vector < first + count; vector++) {
         cpu->owner[vector] = HV_SOURCE_NONE;
-        if (hv_bit(cpu->usable, vector))
-            hv_bit_set(cpu->free, vector);
+        cpu->free[vector / 64] |= cpu->usable[vector / 64] & 1ull << (vector % 64);
     }
 }
 

@@ -26,6 +26,8 @@ CORE = sorted((ROOT / "hv_core" / "core").glob("*.c"))
 SOURCES = [*CORE, HERE / "model.c"]
 HEADERS = [*INCLUDE.glob("hv_core/*.h"), *(ROOT / "hv_core" / "core").glob("*.h"), HERE / "model.h"]
 MODULE = "dom0kit.hypercall._core_library"
+VARIANT = "_core_library"
+"""Name of a variant: cffi enters its modules by name, and a variant must not take the place of the one installed."""
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
 
 
@@ -65,7 +67,7 @@ def ffi(defines: Sequence[str] = (), flags: Sequence[str] = ()) -> cffi.FFI:
     builder = cffi.FFI()
     builder.cdef(declarations(defines))
     builder.set_source(
-        MODULE,
+        VARIANT if defines or flags else MODULE,
         '#include "model.h"\n',
         sources=[str(source.relative_to(ROOT)) for source in SOURCES],
         include_dirs=[str(INCLUDE), str(HERE)],

@@ -346,7 +346,7 @@ enum hv_status hv_machine_start(struct hv_machine *machine, uint64_t rsdp, uint3
     enum hv_status status;
 
     if (core == NULL)
-        core = aligned_alloc(HV_PAGE, sizeof(*core));
+        core = aligned_alloc(HV_PAGE_BYTES, sizeof(*core));
     if (core == NULL)
         return HV_NO_SPACE;
     machine->core = core;
@@ -526,22 +526,25 @@ uint64_t hv_machine_changes(const struct hv_machine *machine)
 
 const void *hv_machine_shared(const struct hv_machine *machine)
 {
-    return machine->core == NULL ? NULL : machine->core->shared;
+    return machine->core == NULL ? NULL : &machine->core->shared;
 }
 
 static uint64_t digest(uint64_t sum, const void *from, size_t bytes)
 {
-    const uint64_t *word = from;
+    const uint8_t *byte = from;
+    uint64_t word;
 
-    for (size_t i = 0; i < bytes / sizeof(*word); i++)
-        sum = (sum ^ word[i]) * 0x9e3779b97f4a7c15ull ^ sum >> 29;
+    for (size_t i = 0; i + sizeof(word) <= bytes; i += sizeof(word)) {
+        memcpy(&word, byte + i, sizeof(word));
+        sum = (sum ^ word) * 0x9e3779b97f4a7c15ull ^ sum >> 29;
+    }
     return sum;
 }
 
 uint64_t hv_machine_digest(struct hv_machine *machine)
 {
     struct hv_core *core = machine->core;
-    uint64_t counters[4];
+    uint64_t calls, refused, trapped, trapped_refused;
     uint8_t next_class[HV_LIMIT_CPUS];
     uint64_t sum = machine->shared_at;
     uint32_t next;
@@ -551,8 +554,11 @@ uint64_t hv_machine_digest(struct hv_machine *machine)
     if (core == NULL)
         return sum;
     /* What does not count is set aside meanwhile. */
-    memcpy(counters, &core->calls, sizeof(counters));
-    memset(&core->calls, 0, sizeof(counters));
+    calls = core->calls;
+    refused = core->calls_refused;
+    trapped = core->trapped;
+    trapped_refused = core->trapped_refused;
+    core->calls = core->calls_refused = core->trapped = core->trapped_refused = 0;
     next = core->cpus.next;
     core->cpus.next = 0;
     for (uint32_t i = 0; i < HV_LIMIT_CPUS; i++) {
@@ -560,14 +566,15 @@ uint64_t hv_machine_digest(struct hv_machine *machine)
         core->cpus.cpu[i].next_class = 0;
     }
     sum = digest(sum, core, sizeof(*core));
-    memcpy(&core->calls, counters, sizeof(counters));
+    core->calls = calls;
+    core->calls_refused = refused;
+    core->trapped = trapped;
+    core->trapped_refused = trapped_refused;
     core->cpus.next = next;
     for (uint32_t i = 0; i < HV_LIMIT_CPUS; i++)
         core->cpus.cpu[i].next_class = next_class[i];
     return sum;
 }
-
-_Static_assert(offsetof(struct hv_core, trapped_refused) == offsetof(struct hv_core, calls) + 24, "four counters in a row");
 
 /* ---- Benchmarks ---- */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Redirection entries, for all 2^64 values before and after, in every format: what hv_entry_check lets through carries no
- * SMI, NMI, INIT or ExtINT unless firmware left it and it stays masked, no reserved bit, and when unmasked a vector that
- * may be one; what hv_entry_compose makes is always let through.
+ * Redirection entries, for all 2^64 values before and after, in every format: what hv_entry_check lets through carries
+ * no SMI, NMI, INIT or ExtINT unless firmware left it and it stays masked, no reserved bit, and when unmasked a vector
+ * that may be one; what hv_entry_compose makes is always let through.
  */
 #include "../core/ioapic.c"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * MSI messages, for every address and data, in every format: what hv_message_check lets through goes to the interrupt
- * range, is an edge, Fixed or LowestPriority, with a vector that may be one; what hv_message_compose makes is let through,
- * and names the APIC id and vector it was made for.
+ * range, is an edge, Fixed or LowestPriority, with a vector that may be one; what hv_message_compose makes is let
+ * through, and names the APIC id and vector it was made for.
  */
 #include "../core/msi.c"
 

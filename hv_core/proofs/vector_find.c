@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hv_run_find for a run of 2^ORDER vectors, on a processor with any set of free vectors, searched from any class: the run
- * found is aligned and free; none is found only when there is none.
+ * hv_run_find for a run of 2^ORDER vectors, on a processor with any set of free vectors, searched from any class: the
+ * run found is aligned and free; none is found only when there is none.
  */
 #include "../core/vector.c"
 

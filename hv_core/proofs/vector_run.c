@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Taking and giving back a run of 2^ORDER vectors, anywhere on a processor in any state, keeps the invariant: a bit of
- * `free` is set exactly when it is set in `usable` and the vector has no owner. What is taken has exactly its owners, what
- * is given back none, and no other vector changes.
+ * `free` is set exactly when it is set in `usable` and the vector has no owner. What is taken has exactly its owners,
+ * what is given back none, and no other vector changes.
  */
 #include "../core/vector.c"
 
@@ -12,7 +12,10 @@ static struct hv_cpu cpu;
 
 static bool holds_at(uint32_t vector)
 {
-    return hv_bit(cpu.free, vector) == (hv_bit(cpu.usable, vector) && cpu.owner[vector] == HV_SOURCE_NONE);
+    uint64_t free = cpu.free[vector / 64] >> (vector % 64) & 1;
+    uint64_t usable = cpu.usable[vector / 64] >> (vector % 64) & 1;
+
+    return free == (usable != 0 && cpu.owner[vector] == HV_SOURCE_NONE);
 }
 
 void prove(void)
@@ -32,7 +35,7 @@ void prove(void)
     cpu.owner[watched] = owner;
     assume(source != HV_SOURCE_NONE && source <= 0xffff - 32);
     assume(holds_at(watched));
-    assume(!inside || hv_bit(cpu.free, watched)); /* hv_run_find found it free */
+    assume(!inside || (cpu.free[watched / 64] >> (watched % 64) & 1)); /* hv_run_find found it free */
     hv_run_take(&cpu, first, count, source);
     assert(holds_at(watched));
     assert(cpu.owner[watched] == (inside ? source + (watched - first) : owner));

@@ -16,7 +16,7 @@ from dom0kit.layout import Notes, Record, layout
 
 HEADER = (Path(__file__).parents[2] / "hv_core" / "include" / "hv_core" / "abi.h").read_text()
 CODE = re.sub(r"/\*.*?\*/", "", HEADER, flags=re.DOTALL)
-STRUCTURES = re.findall(r"^struct (hv_\w+) \{", CODE, re.MULTILINE)
+STRUCTURES = [name for name in re.findall(r"^struct (hv_\w+) \{", CODE, re.MULTILINE) if name != "hv_shared_info"]
 OTHER_NAMES = {"hv_map_pirq": "MapPirqArgument"}
 PREFIXES: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
     "HV_PHYSDEVOP_": abi.Physdev,
@@ -104,6 +104,13 @@ def test_structure(name: str) -> None:
     assert layout(record).size == core.ffi.sizeof(type)
     assert _marked(record) == _leaves(type)
     assert [field for field, _ in type.fields] == list(record.__struct_fields__)
+
+
+def test_the_shared_pages() -> None:
+    pages = core.ffi.typeof("struct hv_shared_info")
+    offsets = {name: field.offset for name, field in pages.fields}
+    assert core.ffi.sizeof(pages) == 2 * abi.PAGE_BYTES
+    assert (offsets["block"], offsets["list"]) == (abi.SHARED_INFO_XEN_BYTES, abi.PAGE_BYTES)
 
 
 def test_every_call_has_the_size_of_its_argument() -> None:

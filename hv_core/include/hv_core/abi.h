@@ -580,6 +580,16 @@ struct hv_shared_ioapic {
     uint32_t zero;     /* 20 */
 };
 
+#define HV_SHARED_IOAPICS 128u /* room in the list */
+
+struct hv_shared_info {
+    uint8_t xen[HV_SHARED_INFO_XEN_BYTES]; /* 0: zero */
+    struct hv_shared_block block;          /* 3136 */
+    uint8_t rest[896];
+    struct hv_shared_ioapic list[HV_SHARED_IOAPICS]; /* 4096: the second page */
+    uint8_t rest_of_list[1024];
+};
+
 /* ---- Ioctls of /dev/dom0kit ---- */
 
 /*
@@ -713,6 +723,9 @@ HV_ASSERT_SIZE(struct hv_shared_block, 64);
 HV_ASSERT_OFFSET(struct hv_shared_block, counter, 24);
 HV_ASSERT_OFFSET(struct hv_shared_block, list_offset, 48);
 HV_ASSERT_SIZE(struct hv_shared_ioapic, 24);
+HV_ASSERT_SIZE(struct hv_shared_info, 8192);
+HV_ASSERT_OFFSET(struct hv_shared_info, block, 3136);
+HV_ASSERT_OFFSET(struct hv_shared_info, list, 4096);
 HV_ASSERT_SIZE(struct hv_module_information, 24);
 HV_ASSERT_SIZE(struct hv_module_watch, 8);
 HV_ASSERT_SIZE(struct hv_hardware_ioapic, 984);
@@ -720,7 +733,5 @@ HV_ASSERT_OFFSET(struct hv_hardware_ioapic, entry, 24);
 HV_ASSERT_SIZE(struct hv_evaluate, 280);
 HV_ASSERT_OFFSET(struct hv_evaluate, buffer, 256);
 HV_ASSERT_SIZE(struct hv_aml_value, 8);
-_Static_assert(HV_SHARED_INFO_XEN_BYTES + sizeof(struct hv_shared_block) <= HV_PAGE_BYTES,
-               "the block fits the first page");
 
 #endif

@@ -16,7 +16,6 @@
 #include <hv_core/abi.h>
 #include <hv_core/limits.h>
 
-#define HV_PAGE 4096u
 #define HV_WORDS(bits) (((bits) + 63u) / 64u)
 
 /* ---- What a home does for the core ---- */
@@ -200,7 +199,7 @@ struct hv_report {
 /* ---- The whole core ---- */
 
 struct hv_core {
-    _Alignas(HV_PAGE) uint8_t shared[2][HV_PAGE]; /* shared_info: what dom0 may read */
+    _Alignas(HV_PAGE_BYTES) struct hv_shared_info shared; /* what dom0 may read */
 
     const struct hv_operations *operations;
     void *home;
@@ -257,7 +256,7 @@ struct hv_start {
 /*
  * Makes the core from nothing: zeroes it, reads the tables, takes the IOAPICs as firmware left them (nothing is
  * written), domain 0 owns everything. Always succeeds with valid arguments (HV_INVALID otherwise); what is wrong with
- * the machine is in the reports. Not (locks): nobody else may know the core yet. `core` is HV_PAGE-aligned,
+ * the machine is in the reports. Not (locks): nobody else may know the core yet. `core` is page-aligned,
  * sizeof(struct hv_core).
  */
 enum hv_status hv_core_start(struct hv_core *core, const struct hv_start *start);

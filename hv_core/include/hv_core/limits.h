@@ -31,7 +31,9 @@
 #define HV_LIMIT_REPORTS 64u
 #endif
 
+#ifndef HV_PINS
 #define HV_PINS 120u /* of one IOAPIC: the 8-bit index reaches registers 0x10 to 0xff (Intel 82093AA, section 3.2) */
+#endif
 
 /*
  * Vectors the core allocates: 0x20 to 0xef less the reserved ones. 0x80 is the 32-bit system call of every guest
