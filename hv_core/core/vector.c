@@ -59,7 +59,9 @@ void hv_run_take(struct hv_cpu *cpu, uint32_t first, uint32_t count, uint16_t so
 
 void hv_run_give(struct hv_cpu *cpu, uint32_t first, uint32_t count)
 {
-    for (uint32_t vector = first; vector < first + count; vector++) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t vector = first + i;
+
         cpu->owner[vector] = HV_SOURCE_NONE;
         cpu->free[vector / 64] |= cpu->usable[vector / 64] & 1ull << (vector % 64);
     }

@@ -512,6 +512,11 @@ uint32_t hv_machine_end(struct hv_machine *machine, uint32_t cpu)
     return vector;
 }
 
+struct hv_core *hv_machine_core(struct hv_machine *machine)
+{
+    return machine->core;
+}
+
 /* ---- shared_info ---- */
 
 uint64_t hv_machine_shared_at(const struct hv_machine *machine)

@@ -68,6 +68,9 @@ uint32_t hv_machine_take(struct hv_machine *machine, uint32_t cpu, int32_t *stat
 /* ...and ends the one it is at: the EOI goes to every IOAPIC. Returns the vector ended, 0 for none. */
 uint32_t hv_machine_end(struct hv_machine *machine, uint32_t cpu);
 
+/* The core itself, NULL before a start: for fuzzers, which look at its books. */
+struct hv_core *hv_machine_core(struct hv_machine *machine);
+
 /* Where dom0 asked for shared_info (0: nowhere), how often its counter went up, and the two pages. */
 uint64_t hv_machine_shared_at(const struct hv_machine *machine);
 uint64_t hv_machine_changes(const struct hv_machine *machine);
