@@ -70,6 +70,35 @@ class CoreReport(msgspec.Struct, frozen=True):
     value: int
     """The number that is wrong."""
 
+    @property
+    def sentence(self) -> str:
+        """In words, for people."""
+        text = self.value.to_bytes(8, "little")[:4].decode("latin-1")
+        return _REPORTS[self.code].format(value=self.value, text=text)
+
+
+_REPORTS: Final = {
+    Report.NO_RSDP: "there is no RSDP with a good checksum",
+    Report.NO_ROOT_TABLE: "neither XSDT nor RSDT is good",
+    Report.BAD_TABLE: "a table's length or checksum is wrong: {text!r}",
+    Report.NO_MADT: "there is no MADT",
+    Report.SECOND_TABLE: "a second table is ignored: {text!r}",
+    Report.BAD_ENTRY: "an entry of a table is too short or runs over its end, at offset {value:#x}",
+    Report.CPU_LIMIT: "more processors than the core's limit, from APIC id {value:#x} on",
+    Report.DUPLICATE_CPU: "two processors have APIC id {value:#x}",
+    Report.IOAPIC_LIMIT: "more IOAPICs than the core's limit, from {value:#x} on",
+    Report.IOAPIC_ADDRESS: "an IOAPIC's address is 0, unaligned or used twice: {value:#x}",
+    Report.IOAPIC_OVERLAP: "an IOAPIC's GSIs overlap another's or pass the limit, from GSI {value} on: it is not used",
+    Report.IOAPIC_ABSENT: "no IOAPIC answers: it is not used",
+    Report.IOAPIC_PINS: "an IOAPIC claims {value} pins: 120 can be reached",
+    Report.GSI_GAP: "no IOAPIC has GSI {value}, though one has a higher",
+    Report.OVERRIDE: "an interrupt source override cannot be used: source {value}",
+    Report.MCFG_LIMIT: "more ECAM ranges than the core's limit, from {value:#x} on",
+    Report.MCFG_ENTRY: "an ECAM range is unaligned, empty or overlaps another: {value:#x}",
+    Report.FIRMWARE_ENTRY: "firmware left GSI {value} unmasked with an SMI, NMI, INIT or ExtINT",
+    Report.NO_CPU: "the MADT enables no processor",
+}
+
 
 class Message(msgspec.Struct, frozen=True):
     """Address and data of an MSI message."""
