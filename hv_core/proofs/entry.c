@@ -4,9 +4,9 @@
  * no SMI, NMI, INIT or ExtINT unless firmware left it and it stays masked, no reserved bit, and when unmasked a vector
  * that may be one; what hv_entry_compose makes is always let through.
  */
-#include "../core/ioapic.c"
-
 #include "proof.h"
+
+#include "../core/ioapic.c"
 
 static bool has_mode(uint64_t entry, enum hv_format format)
 {

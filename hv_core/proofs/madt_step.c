@@ -3,9 +3,9 @@
  * hv_madt_step, for an entry of any bytes in a table with any number of bytes left: it reads nothing beyond what it was
  * given, and its answer moves the walk forward and never beyond the table. So the walk ends, for tables of any length.
  */
-#include "../core/acpi_static.c"
-
 #include "proof.h"
+
+#include "../core/acpi_static.c"
 
 void prove(void)
 {

@@ -4,9 +4,9 @@
  * range, is an edge, Fixed or LowestPriority, with a vector that may be one; what hv_message_compose makes is let
  * through, and names the APIC id and vector it was made for.
  */
-#include "../core/msi.c"
-
 #include "proof.h"
+
+#include "../core/msi.c"
 
 static void prove_check(void)
 {

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Bounded model checking of the core with CBMC 6: ``prove.py [NAME...] [--mutations]``.
 
-CBMC is in Debian 13: used from there, or from a small chroot of it made once, in the user's cache (root needed).
-``--mutations`` breaks the core on purpose, each line of mutations.toml in a copy, and shows that the named proof fails.
-Exit status 0: all hold (with --mutations: all fail as they must), 1: not so, 3: no CBMC.
+CBMC is taken from Debian 13: where it is installed as it is, elsewhere from the packages of Debian 13 unpacked once into
+the user's cache, which needs mmdebstrap, root (or sudo) and a network. ``--mutations`` breaks a copy of the core on
+purpose, in each way that mutations.toml lists, and shows that the proof named there fails.
+
+Exit status 0: all hold (with --mutations: all fail as they must), 1: not so, 2: no such proof, 3: no CBMC.
 """
 
 from __future__ import annotations
@@ -13,75 +15,57 @@ import concurrent.futures
 import dataclasses
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dom0kit"
-CHROOT = CACHE / "prove-trixie"
-SECONDS = 240
-
+DEBIAN = CACHE / "debian-13-cbmc"
+SECONDS = 300
+BYTES = 6 << 30
 CHECKS = [
     "--bounds-check",
     "--pointer-check",
-    "--signed-overflow-check",
-    "--undefined-shift-check",
-    "--conversion-check",
     "--div-by-zero-check",
+    "--signed-overflow-check",
+    "--conversion-check",
+    "--undefined-shift-check",
     "--unwinding-assertions",
     "--drop-unused-functions",
 ]
-SMALL = {
-    "HV_LIMIT_CPUS": "1",
-    "HV_LIMIT_IOAPICS": "1",
-    "HV_LIMIT_DOMAINS": "2",
-    "HV_LIMIT_PIRQS": "64",
-    "HV_LIMIT_MESSAGES": "64",
-    "HV_LIMIT_FUNCTIONS": "2",
-    "HV_LIMIT_GSIS": "16",
-    "HV_LIMIT_ECAM_RANGES": "1",
-    "HV_LIMIT_REPORTS": "2",
-    "HV_PINS": "4u",
-}
-PHYSDEV = (5, 8, 9, 10, 12, 13, 14, 21, 23, 24, 25, 26, 32)
-OWN = range(17)
 
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
+    """`file`.c with these macros defined; every loop is unrolled `unwind` times, and shown to need no more."""
+
     name: str
-    source: str
-    defines: tuple[str, ...] = ()
+    file: str
+    defines: tuple[str, ...] = ("HV_LIMIT_CPUS=1",)
     unwind: int = 40
 
 
 def proofs() -> list[Proof]:
-    one_cpu = ("HV_LIMIT_CPUS=1",)
-    small = tuple(f"{name}={value}" for name, value in SMALL.items())
-    found = [Proof(name, name, one_cpu) for name in ("madt_step", "entry", "message")]
-    found += [Proof(f"{name}-{order}", name, (*one_cpu, f"ORDER={order}")) for name in ("vector_find", "vector_run")
-              for order in range(6)]  # fmt: skip
-    for mode in ("DIRECT", "INTERCEPT"):
-        for number, commands in ((33, (*PHYSDEV, 99)), (0xD0, (*OWN, 99))):
-            found += [
-                Proof(
-                    f"dispatcher-{mode.lower()}-{number}-{command}",
-                    "dispatcher",
-                    (*small, f"MODE=HV_MODE_{mode}", f"NUMBER={number}", f"COMMAND={command}"),
-                    unwind=260,
-                )
-                for command in commands
-            ]
+    """All there are."""
+    found = [Proof(name, name) for name in ("bits", "madt_step", "entry", "message")]
+    for name in ("vector_find", "vector_run"):
+        found += [Proof(f"{name}-{order}", name, ("HV_LIMIT_CPUS=1", f"ORDER={order}")) for order in range(6)]
     return found
 
 
-class NoCbmc(Exception):
+# ---- CBMC ----
+
+
+class NoCbmcError(Exception):
     """The message says why, and what to do."""
 
 
@@ -93,124 +77,179 @@ def _version(command: list[str]) -> int:
     return int(answer.split(".")[0]) if answer[:1].isdigit() else 0
 
 
-def prepare() -> Path:
-    """The root directory CBMC runs in: ``/`` or the chroot, made if it is not there."""
+def _unpacked() -> list[str]:
+    """CBMC of the cache as a command: started by its own Debian's loader with its own libraries."""
+    libraries = DEBIAN / "usr" / "lib"
+    loader = libraries / "x86_64-linux-gnu" / "ld-linux-x86-64.so.2"
+    path = f"{libraries}/x86_64-linux-gnu:{libraries}"
+    return [str(loader), "--library-path", path, str(DEBIAN / "usr" / "bin" / "cbmc")]
+
+
+def cbmc() -> list[str]:
+    """The command. Unpacks Debian 13's packages where there is none. Raises NoCbmcError."""
     if _version(["cbmc"]) >= 6:
-        return Path("/")
-    if os.geteuid() != 0:
-        raise NoCbmc(
-            "proving needs CBMC 6: install Debian 13's cbmc, or run this as root, which makes a chroot of Debian 13"
-        )
+        return ["cbmc"]
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "prove.lock", "w") as lock:
+    with open(CACHE / "cbmc.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _version(["chroot", str(CHROOT), "cbmc"]) >= 6:
-            return CHROOT
-        if shutil.which("mmdebstrap") is None:
-            raise NoCbmc("proving needs a chroot of Debian 13: apt-get install mmdebstrap")
-        print("making a chroot of Debian 13 with CBMC (half a minute)", file=sys.stderr)
-        unfinished = CHROOT.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        made = subprocess.run(
-            ["mmdebstrap", "--variant=minbase", "--include=cbmc,gcc,libc6-dev", "trixie", str(unfinished)],
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode != 0:
-            raise NoCbmc(f"mmdebstrap cannot make a chroot of Debian 13: {made.stderr.strip().splitlines()[-1]}")
-        shutil.rmtree(CHROOT, ignore_errors=True)
-        unfinished.rename(CHROOT)
-        return CHROOT
+        if _version(_unpacked()) < 6:
+            _unpack()
+    return _unpacked()
+
+
+def _unpack() -> None:
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("mmdebstrap") is None:
+        raise NoCbmcError("no CBMC 6: install the package cbmc on Debian 13, mmdebstrap elsewhere")
+    if as_root and subprocess.run([*as_root, "true"], capture_output=True).returncode != 0:
+        raise NoCbmcError("no CBMC 6: please run once as root (mmdebstrap needs it), with the same HOME")
+    print("prove: fetching CBMC from Debian 13 (10 s, 290 MB)", file=sys.stderr)
+    unfinished = DEBIAN.with_suffix(".unfinished")  # of a run that was killed, too
+    subprocess.run([*as_root, "rm", "-rf", "--one-file-system", str(unfinished), str(DEBIAN)], check=True)
+    made = subprocess.run(
+        [*as_root, "mmdebstrap", "--variant=extract", "--include=cbmc", "trixie", str(unfinished)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
+        reason = (made.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise NoCbmcError(f"no CBMC 6: mmdebstrap cannot fetch Debian 13: {reason}")
+    subprocess.run([*as_root, "mv", str(unfinished), str(DEBIAN)], check=True)
+    if _version(_unpacked()) < 6:
+        raise NoCbmcError(f"no CBMC 6: what was unpacked into {DEBIAN} does not run")
+
+
+# ---- Proving ----
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
+    """`failed`: what does not hold, the first few; empty and not `holds`: CBMC came to no answer, which `text` tells."""
+
     holds: bool
     seconds: float
-    text: str
+    failed: tuple[str, ...] = ()
+    text: str = ""
 
 
-def check(root: Path, tree: Path, proof: Proof) -> Outcome:
-    """Runs CBMC on one proof of a copy of hv_core at `tree` (inside `root`)."""
-    inside = Path("/") / tree.relative_to(root)
-    command = ["cbmc", str(inside / "proofs" / f"{proof.source}.c"), f"-I{inside / 'include'}", "--function", "prove"]
-    command += [f"-D{define}" for define in proof.defines] + CHECKS + ["--unwind", str(proof.unwind)]
-    if root != Path("/"):
-        command = ["chroot", str(root), *command]
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+
+
+def check(command: list[str], tree: Path, proof: Proof) -> Outcome:
+    """Runs CBMC on one proof of the copy of hv_core at `tree`."""
+    arguments = [str(tree / "proofs" / f"{proof.file}.c"), f"-I{tree / 'include'}", "--function", "prove"]
+    arguments += [f"-D{define}" for define in ("HV_CORE_NO_HEADERS", *proof.defines)]
+    arguments += [*CHECKS, "--unwind", str(proof.unwind)]
     start = time.monotonic()
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return Outcome(False, time.monotonic() - start, f"not finished in {SECONDS} s")
-    wrong = [line for line in ran.stdout.splitlines() if line.endswith(": FAILURE")]
-    holds = ran.returncode == 0 and "VERIFICATION SUCCESSFUL" in ran.stdout
-    text = "" if holds else "\n".join(wrong[:5]) or (ran.stdout + ran.stderr)[-500:]
-    return Outcome(holds, time.monotonic() - start, text)
-
-
-def _copy(root: Path) -> Path:
-    tree = Path(tempfile.mkdtemp(prefix="dom0kit-prove-", dir=root / "tmp")) / "hv_core"
-    for part in ("include", "core", "proofs"):
-        shutil.copytree(CORE / part, tree / part)
-    return tree
-
-
-def _mutations(wanted: list[str]) -> list[dict[str, str]]:
-    with open(HERE / "mutations.toml", "rb") as file:
-        every: list[dict[str, str]] = tomllib.load(file)["mutation"]
-    return [each for each in every if not wanted or any(each["proof"].startswith(name) for name in wanted)]
-
-
-def _broken(root: Path, mutation: dict[str, str]) -> tuple[str, Outcome]:
-    tree = _copy(root)
-    file = tree / mutation["file"]
-    text = file.read_text()
-    if text.count(mutation["text"]) != 1:
-        return mutation["proof"], Outcome(
-            True, 0, f"mutations.toml: {mutation['text']!r} is not once in {mutation['file']}"
+        ran = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, timeout=SECONDS, preexec_fn=_limit_memory
         )
-    file.write_text(text.replace(mutation["text"], mutation["instead"]))
-    proof = next(each for each in proofs() if each.name == mutation["proof"])
-    outcome = check(root, tree, proof)
-    shutil.rmtree(tree.parent)
-    return mutation["proof"], outcome
+    except subprocess.TimeoutExpired:
+        return Outcome(False, time.monotonic() - start, text=f"not finished in {SECONDS} s")
+    seconds = time.monotonic() - start
+    if ran.returncode == 0 and "VERIFICATION SUCCESSFUL" in ran.stdout:
+        return Outcome(True, seconds)
+    failed = tuple(line.removesuffix(": FAILURE") for line in ran.stdout.splitlines() if line.endswith(": FAILURE"))
+    if ran.returncode == 10 and failed:
+        return Outcome(False, seconds, failed)
+    return Outcome(False, seconds, text=(ran.stdout + ran.stderr).strip()[-500:] or f"status {ran.returncode}")
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of hv_core, to be checked (and broken)."""
+    with tempfile.TemporaryDirectory(prefix="dom0kit-prove-") as folder:
+        for part in ("include", "core", "proofs"):
+            shutil.copytree(CORE / part, Path(folder, part))
+        yield Path(folder)
+
+
+# ---- Mutations ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """`text`, which is once in `file`, becomes `instead`; `proof` must fail then."""
+
+    proof: str
+    file: str
+    text: str
+    instead: str
+
+
+def mutations() -> list[Mutation]:
+    """mutations.toml."""
+    with open(HERE / "mutations.toml", "rb") as file:
+        return [Mutation(**each) for each in tomllib.load(file)["mutation"]]
+
+
+def check_broken(command: list[str], mutation: Mutation) -> Outcome:
+    """Runs the mutation's proof on a core broken by it. ValueError: the list does not fit the sources."""
+    proof = {each.name: each for each in proofs()}.get(mutation.proof)
+    if proof is None:
+        raise ValueError(f"mutations.toml: no proof {mutation.proof}")
+    with copied() as tree:
+        file = tree / mutation.file
+        text = file.read_text()
+        if text.count(mutation.text) != 1:
+            raise ValueError(f"mutations.toml: {mutation.text!r} is not in {mutation.file} once")
+        file.write_text(text.replace(mutation.text, mutation.instead))
+        return check(command, tree, proof)
+
+
+# ---- The command ----
+
+
+def _prove(command: list[str], wanted: list[Proof], pool: concurrent.futures.Executor) -> int:
+    with copied() as tree:
+        good = 0
+        for proof, outcome in zip(wanted, pool.map(lambda each: check(command, tree, each), wanted), strict=True):
+            good += outcome.holds
+            print(f"{proof.name:<32} {outcome.seconds:6.1f} s  {'holds' if outcome.holds else 'FAILS'}", flush=True)
+            for line in [*outcome.failed[:5], *outcome.text.splitlines()]:
+                print(f"    {line}")
+    print(f"{good} of {len(wanted)} proofs hold")
+    return 0 if good == len(wanted) else 1
+
+
+def _mutate(command: list[str], wanted: list[Mutation], pool: concurrent.futures.Executor) -> int:
+    good = 0
+    for mutation, outcome in zip(wanted, pool.map(lambda each: check_broken(command, each), wanted), strict=True):
+        good += bool(outcome.failed)
+        verdict = "fails" if outcome.failed else "HOLDS, THOUGH BROKEN" if outcome.holds else "NO ANSWER"
+        print(f"{mutation.proof:<32} {outcome.seconds:6.1f} s  {verdict}", flush=True)
+        print(f"    {mutation.file}: {mutation.text}  ->  {mutation.instead or '(nothing)'}")
+        for line in [*outcome.failed[:1], *outcome.text.splitlines()]:
+            print(f"    {line}")
+    print(f"{good} of {len(wanted)} mutations are found")
+    return 0 if good == len(wanted) else 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="bounded model checking of hv_core")
-    parser.add_argument("names", nargs="*", help="only proofs whose name begins so")
+    parser = argparse.ArgumentParser(prog="./dev prove", description="bounded model checking of hv_core with CBMC 6")
+    parser.add_argument("name", nargs="*", help="only proofs whose name begins so")
     parser.add_argument("--mutations", action="store_true", help="break the core on purpose; each proof must fail")
+    parser.add_argument("--list", action="store_true", help="names only")
     options = parser.parse_args()
+    begins = tuple(options.name) or ("",)
+    wanted = [each for each in proofs() if each.name.startswith(begins)]
+    if not wanted:
+        parser.error(f"no proof is named so: {' '.join(options.name)}")
+    if options.list:
+        print("\n".join(each.name for each in wanted))
+        return 0
     try:
-        root = prepare()
-    except NoCbmc as missing:
+        command = cbmc()
+    except NoCbmcError as missing:
         print(f"prove: {missing}", file=sys.stderr)
         return 3
-    failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         if options.mutations:
-            mutations = _mutations(options.names)
-            for mutation, (name, outcome) in zip(
-                mutations, pool.map(lambda each: _broken(root, each), mutations), strict=True
-            ):
-                verdict = "fails, as it must" if not outcome.holds else "HOLDS, though broken"
-                failed += outcome.holds
-                print(
-                    f"{name:<28} {outcome.seconds:6.1f} s  {verdict}: {mutation['what']} "
-                    f"{outcome.text if outcome.holds else ''}"
-                )
-            return 1 if failed else 0
-        wanted = [each for each in proofs() if not options.names or each.name.startswith(tuple(options.names))]
-        tree = _copy(root)
-        for proof, outcome in zip(wanted, pool.map(lambda each: check(root, tree, each), wanted), strict=True):
-            failed += not outcome.holds
-            print(
-                f"{proof.name:<28} {outcome.seconds:6.1f} s  {'holds' if outcome.holds else 'FAILS'} {outcome.text}",
-                flush=True,
-            )
-        shutil.rmtree(tree.parent)
-    print(f"{len(wanted) - failed} of {len(wanted)} proofs hold")
-    return 1 if failed else 0
+            return _mutate(command, [each for each in mutations() if each.proof.startswith(begins)], pool)
+        return _prove(command, wanted, pool)
 
 
 if __name__ == "__main__":

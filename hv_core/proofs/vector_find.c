@@ -3,9 +3,9 @@
  * hv_run_find for a run of 2^ORDER vectors, on a processor with any set of free vectors, searched from any class: the
  * run found is aligned and free; none is found only when there is none.
  */
-#include "../core/vector.c"
-
 #include "proof.h"
+
+#include "../core/vector.c"
 
 void prove(void)
 {
