@@ -9,6 +9,7 @@ setup.py takes the extension from here too. What Python sees is derived from the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ INCLUDE = ROOT / "hv_core" / "include"
 CORE = sorted((ROOT / "hv_core" / "core").glob("*.c"))
 SOURCES = [*CORE, HERE / "model.c"]
 HEADERS = [*INCLUDE.glob("hv_core/*.h"), *(ROOT / "hv_core" / "core").glob("*.h"), HERE / "model.h"]
+PACKAGE = ROOT / "dom0kit" / "hypercall"
 MODULE = "dom0kit.hypercall._core_library"
 VARIANT = "_core_library"
 """Name of a variant: cffi enters its modules by name, and a variant must not take the place of the one installed."""
@@ -62,12 +64,12 @@ def declarations(defines: Sequence[str] = ()) -> str:
     return "\n".join([f"#define {name} ..." for name in numbers] + [without_comments, text])
 
 
-def ffi(defines: Sequence[str] = (), flags: Sequence[str] = ()) -> cffi.FFI:
+def ffi(defines: Sequence[str] = (), flags: Sequence[str] = (), module: str = MODULE) -> cffi.FFI:
     """The builder of the extension."""
     builder = cffi.FFI()
     builder.cdef(declarations(defines))
     builder.set_source(
-        VARIANT if defines or flags else MODULE,
+        module,
         '#include "model.h"\n',
         sources=[str(source.relative_to(ROOT)) for source in SOURCES],
         include_dirs=[str(INCLUDE), str(HERE)],
@@ -91,12 +93,14 @@ def is_current(built: Path) -> bool:
 
 
 def build(output: Path, defines: Sequence[str] = (), flags: Sequence[str] = ()) -> Path:
-    """Compiles into `output` (below the checkout's ``build/`` while it works) and returns the extension's path."""
-    work = ROOT / "build" / "core_library" / (re.sub(r"\W+", "-", "-".join([*defines, *flags])) or "plain")
+    """Compiles into `output` and returns the extension's path. Objects stay in ``output/objects``, where gcov finds
+    them; those of the package's own library in ``build/core_library``."""
+    work = ROOT / "build" / "core_library" if output == PACKAGE else output / "objects"
     work.mkdir(parents=True, exist_ok=True)
     source = work / "_core_library.c"
-    builder = ffi(defines, flags)
-    builder.emit_c_code(str(source))
+    builder = ffi(defines, flags, MODULE if output == PACKAGE else VARIANT)
+    with contextlib.redirect_stdout(None):  # cffi says what it does
+        builder.emit_c_code(str(source))
     objects = []
     compiler = (sysconfig.get_config_var("CC") or "cc").split()
     python = sysconfig.get_paths()["include"]
@@ -120,7 +124,7 @@ def build(output: Path, defines: Sequence[str] = (), flags: Sequence[str] = ()) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="build the core as a Python extension")
-    parser.add_argument("--output", type=Path, default=ROOT / "dom0kit" / "hypercall")
+    parser.add_argument("--output", type=Path, default=PACKAGE)
     parser.add_argument("--define", action="append", default=[], help="a macro, such as HV_LIMIT_CPUS=4")
     parser.add_argument("--flag", action="append", default=[], help="for compiler and linker, such as --coverage")
     arguments = parser.parse_args()
