@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import sys
-import threading
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
 
 _PATIENCE = 1.0
 """Seconds of silence."""
@@ -17,8 +21,13 @@ class Progress:
     def __init__(self) -> None:
         self._step = ""
         self._shown = False
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(_PATIENCE, self._begin) if sys.stderr.isatty() else None
+        self._lock: AbstractContextManager[object] = nullcontext()
+        self._timer: threading.Timer | None = None
+        if sys.stderr.isatty():
+            import threading
+
+            self._lock = threading.Lock()
+            self._timer = threading.Timer(_PATIENCE, self._begin)
 
     def __enter__(self) -> Progress:
         if self._timer is not None:

@@ -42,20 +42,23 @@ def columns(rows: Sequence[Sequence[Cell]], *, right: Iterable[int] = (), gap: s
     What is last in its line may be longer than its column: it pushes nothing aside.
     """
     to_right = frozenset(right)
-    filled = [[*row[: max((i for i, cell in enumerate(row) if _text(cell)), default=-1) + 1]] for row in rows]
+    filled = []
     widths: dict[int, int] = {}
-    for row in filled:
-        for index, cell in enumerate(row):
-            if index < len(row) - 1 or index in to_right:
-                widths[index] = max(widths.get(index, 0), len(_text(cell)))
+    for row in rows:
+        lengths = [len(_text(cell)) for cell in row]
+        while lengths and not lengths[-1]:
+            lengths.pop()
+        filled.append((row, lengths))
+        for index, length in enumerate(lengths):
+            if (index < len(lengths) - 1 or index in to_right) and length > widths.get(index, 0):
+                widths[index] = length
     result = []
-    for row in filled:
+    for row, lengths in filled:
         cells: list[Cell] = []
-        for index, cell in enumerate(row):
-            padding = " " * (widths.get(index, 0) - len(_text(cell)))
-            if index:
-                cells.append(gap)
-            cells += [padding, cell] if index in to_right else [cell, padding]
+        for index, length in enumerate(lengths):
+            padding = " " * (widths.get(index, 0) - length)
+            before, after = (padding, "") if index in to_right else ("", padding)
+            cells += (gap + before, row[index], after) if index else (before, row[index], after)
         result.append(Line(cells))
     return result
 
@@ -115,7 +118,7 @@ def plain(title: Sequence[Line], sections: Sequence[Section]) -> str:
 
 def _add_plain(parts: list[str], lines: Sequence[Line], indent: str) -> None:
     for each in lines:
-        text = "".join(map(_text, each.cells)).rstrip()
+        text = _text("".join([cell if type(cell) is str else cell[0] for cell in each.cells])).rstrip()
         parts.append(f"{indent}{text}\n" if text else "\n")
         if each.children:
             _add_plain(parts, each.children, indent + "  ")
