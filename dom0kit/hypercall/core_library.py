@@ -65,7 +65,10 @@ def load(path: Path | None = None) -> Any:
         loader = importlib.machinery.ExtensionFileLoader(name, str(path))
         spec = importlib.util.spec_from_loader(name, loader)
         assert spec is not None
-        module = importlib.util.module_from_spec(spec)
+        try:
+            module = importlib.util.module_from_spec(spec)
+        except ImportError as error:
+            raise LibraryMissing(f"no variant of the core's library: {error}") from error
         loader.exec_module(module)
         for entered in (name, f"{name}.lib"):  # the next variant has the same name
             sys.modules.pop(entered, None)

@@ -243,7 +243,10 @@ class Hypervisor(abc.ABC):
         self._own(Op.RELEASE_GSI, abi.AssignGsi, domain=domain, gsi=gsi)
 
     def interrupts(self, domain: int = SELF) -> Iterator[Interrupt]:
-        """Every interrupt of a domain that is mapped, set up, unmasked or has a vector: GSIs first."""
+        """Every interrupt of a domain that is mapped, set up, unmasked or has a vector: GSIs first.
+
+        ValueError for a hypervisor whose list does not go on.
+        """
         cursor = 0
         while True:
             try:
@@ -252,6 +255,8 @@ class Hypervisor(abc.ABC):
                 if refusal.status is Status.NOT_FOUND:
                     return
                 raise
+            if got.cursor <= cursor:
+                raise ValueError(f"the list of interrupts goes back from {cursor} to {got.cursor}")
             cursor = got.cursor
             if got.kind != Kind.NONE:
                 yield _interrupt(domain, got)

@@ -354,6 +354,8 @@ enum hv_status hv_machine_start(struct hv_machine *machine, uint64_t rsdp, uint3
         machine->ioapic[i].mapped = false;
     memset(machine->local_apic, 0, sizeof(machine->local_apic));
     memset(machine->target, 0, sizeof(machine->target));
+    machine->shared_at = 0;
+    machine->changes = 0;
     status = hv_core_start(core, &start);
     if (status != HV_OK) {
         free(core);
