@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Bounded model checking of the core with CBMC 6: ``prove.py [NAME...] [--mutations]``.
 
-CBMC is taken from Debian 13: where it is installed as it is, elsewhere from the packages of Debian 13 unpacked once into
-the user's cache, which needs mmdebstrap, root (or sudo) and a network. ``--mutations`` breaks a copy of the core on
-purpose, in each way that mutations.toml lists, and shows that the proof named there fails.
+CBMC is Debian 13's: where it is installed as it is, elsewhere from packages of Debian 13 unpacked once into the user's
+cache, which needs mmdebstrap, root (or sudo) and a network. ``--mutations`` breaks a copy of the core on purpose, in each
+way that mutations.toml lists, and shows that the proof named there fails.
 
 Exit status 0: all hold (with --mutations: all fail as they must), 1: not so, 2: no such proof, 3: no CBMC.
 """
@@ -125,7 +125,7 @@ def _unpack() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """`failed`: what does not hold, the first few; empty and not `holds`: CBMC came to no answer, which `text` tells."""
+    """`failed`: what does not hold. Empty and not `holds`: CBMC came to no answer; `text` says why."""
 
     holds: bool
     seconds: float
@@ -187,15 +187,15 @@ def mutations() -> list[Mutation]:
 
 
 def check_broken(command: list[str], mutation: Mutation) -> Outcome:
-    """Runs the mutation's proof on a core broken by it. ValueError: the list does not fit the sources."""
+    """Runs the mutation's proof on a core broken by it; no answer where the list does not fit the sources."""
     proof = {each.name: each for each in proofs()}.get(mutation.proof)
     if proof is None:
-        raise ValueError(f"mutations.toml: no proof {mutation.proof}")
+        return Outcome(False, 0, text="no such proof")
     with copied() as tree:
         file = tree / mutation.file
         text = file.read_text()
         if text.count(mutation.text) != 1:
-            raise ValueError(f"mutations.toml: {mutation.text!r} is not in {mutation.file} once")
+            return Outcome(False, 0, text=f"the text is in the file {text.count(mutation.text)} times")
         file.write_text(text.replace(mutation.text, mutation.instead))
         return check(command, tree, proof)
 
@@ -212,7 +212,7 @@ def _prove(command: list[str], wanted: list[Proof], pool: concurrent.futures.Exe
             for line in [*outcome.failed[:5], *outcome.text.splitlines()]:
                 print(f"    {line}")
     print(f"{good} of {len(wanted)} proofs hold")
-    return 0 if good == len(wanted) else 1
+    return len(wanted) - good
 
 
 def _mutate(command: list[str], wanted: list[Mutation], pool: concurrent.futures.Executor) -> int:
@@ -221,11 +221,12 @@ def _mutate(command: list[str], wanted: list[Mutation], pool: concurrent.futures
         good += bool(outcome.failed)
         verdict = "fails" if outcome.failed else "HOLDS, THOUGH BROKEN" if outcome.holds else "NO ANSWER"
         print(f"{mutation.proof:<32} {outcome.seconds:6.1f} s  {verdict}", flush=True)
-        print(f"    {mutation.file}: {mutation.text}  ->  {mutation.instead or '(nothing)'}")
+        text, instead = (" ".join(part.split()) for part in (mutation.text, mutation.instead))
+        print(f"    {mutation.file}: {text}  ->  {instead or '(nothing)'}")
         for line in [*outcome.failed[:1], *outcome.text.splitlines()]:
             print(f"    {line}")
     print(f"{good} of {len(wanted)} mutations are found")
-    return 0 if good == len(wanted) else 1
+    return len(wanted) - good
 
 
 def main() -> int:
@@ -246,10 +247,14 @@ def main() -> int:
     except NoCbmcError as missing:
         print(f"prove: {missing}", file=sys.stderr)
         return 3
+    start = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         if options.mutations:
-            return _mutate(command, [each for each in mutations() if each.proof.startswith(begins)], pool)
-        return _prove(command, wanted, pool)
+            wrong = _mutate(command, [each for each in mutations() if each.proof.startswith(begins)], pool)
+        else:
+            wrong = _prove(command, wanted, pool)
+    print(f"in {time.monotonic() - start:.0f} s")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
