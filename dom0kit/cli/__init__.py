@@ -17,7 +17,9 @@ VERBS = {
     "explain": "what a finding means, which specification says so, what to do",
     "schema": "JSON Schema of the JSON output",
     "diff": "what differs between two recordings",
-    "hv": "the hypervisor core: simulate it from a recorded machine",
+    "hv": "the hypervisor core: simulate it from a recorded machine; what runs below (info, shared-info)",
+    "ioapic": "redirection entries of this machine (dump)",
+    "irq": "from an IRQ to its vector (vector)",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""``dom0kit hv``: the hypervisor's side of the split. ``simulate`` boots the core's model from a recorded machine."""
+"""``dom0kit hv``: the hypervisor's side of the split, simulated from a recorded machine, or as it runs below."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dom0kit.cli import FINE, FOUND, Unusable, UsageError, emit
+from dom0kit.cli import FINE, FOUND, Unusable, UsageError, closest, emit
 from dom0kit.cli.arguments import Parser, open_machine
 
 if TYPE_CHECKING:
@@ -13,17 +13,74 @@ if TYPE_CHECKING:
 
     from dom0kit.simulation import Simulation
 
-_USAGE = "simulate boots the core's model from a recorded machine and shows what it then owns"
+_VERBS = {
+    "simulate": "boot the core's model from a recorded machine, show what it then owns",
+    "info": "which hypervisor the kernel module reaches, what it can and holds, what it reports",
+    "shared-info": "the two pages that the hypervisor shares with dom0",
+}
 
 
 def run(arguments: list[str]) -> int:
-    if arguments[:1] in ([], ["--help"], ["-h"]):
-        if not arguments:
-            raise UsageError("hv: which? (dom0kit hv --help)")
-        return emit(f"usage: dom0kit hv simulate [ARGS]\n\n{_USAGE}\n")
-    if arguments[0] != "simulate":
-        raise UsageError(f"hv: there is no {arguments[0]!r} (dom0kit hv --help)")
-    return _simulate(arguments[1:])
+    if arguments[:1] in (["--help"], ["-h"]):
+        lines = "".join(f"  {verb:<11} {purpose}\n" for verb, purpose in _VERBS.items())
+        return emit(f"usage: dom0kit hv VERB [ARGS]    (dom0kit hv VERB --help: what it takes)\n\n{lines}")
+    if not arguments:
+        raise UsageError("hv: which verb? (dom0kit hv --help)")
+    if arguments[0] not in _VERBS:
+        raise UsageError(f"hv: there is no verb {arguments[0]!r}{closest(arguments[0], _VERBS)} (dom0kit hv --help)")
+    return {"simulate": _simulate, "info": _information, "shared-info": _shared_info}[arguments[0]](arguments[1:])
+
+
+def _information(arguments: list[str]) -> int:
+    parser = Parser("hv info", "What is below: backend, features, limits, counts, and what it found wrong.")
+    parser.parse_args(arguments)
+    from dom0kit.abi import Feature, Format, Mode
+    from dom0kit.cli.module import opened
+    from dom0kit.cli.text.layout import Section, columns, line, show
+
+    with opened() as module:
+        core = module.information()
+        reports = list(module.reports())
+    features = ", ".join(flag.name.lower().replace("_", " ") for flag in Feature(core.features) if flag.name)
+    title = columns(
+        [
+            ("backend", module.backend.name.lower()),
+            ("mode", Mode(core.mode).name.lower()),
+            ("features", features),
+            ("formats", f"entries {Format(core.entry_format).name.lower()}, "
+                        f"messages {Format(core.message_format).name.lower()}"),
+            ("holds", f"{core.cpus} processors, {core.ioapics} IOAPICs, GSIs below {core.gsis}, "
+                      f"{core.functions} functions, {core.messages} messages, {core.domains} domains"),
+            ("calls", f"{core.calls}, {core.calls_refused} refused; {core.trapped} trapped accesses, "
+                      f"{core.trapped_refused} refused"),
+        ]
+    )  # fmt: skip
+    show(
+        title,
+        [Section("reports", [line(f"{report.sentence} (at {report.where:#x})") for report in reports])]
+        if reports
+        else [],
+    )
+    return FOUND if reports else FINE
+
+
+def _shared_info(arguments: list[str]) -> int:
+    parser = Parser("hv shared-info", "What the hypervisor shares with dom0: ACPI pointers, IOAPICs, a counter.")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    options = parser.parse_args(arguments)
+    from dom0kit.cli.module import opened
+
+    with opened() as module:
+        info = module.shared_info()
+    if options.format == "json":
+        from dom0kit.serial import encode
+
+        return emit(encode(info, indent=2) + b"\n")
+    from dom0kit.cli.text.layout import show
+    from dom0kit.cli.text.simulation import shared_info
+
+    show(shared_info(info), [])
+    return FINE
 
 
 def _simulate(arguments: list[str]) -> int:

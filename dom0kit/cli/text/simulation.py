@@ -52,7 +52,7 @@ def sections(simulation: Simulation) -> list[Section]:
             "what the core refused",
             [line(("! ", "yellow"), f"{each.call}: {each.reason}") for each in simulation.refusals],
         ),
-        Section("shared_info", _shared(simulation.shared_info)),
+        Section("shared_info", shared_info(simulation.shared_info)),
         Section("GSIs, by vector@CPU", columns([_gsi(each) for each in simulation.gsis])),
         Section("MSI and MSI-X, by vector@CPU", _messages(simulation.messages)),
     ]
@@ -72,7 +72,7 @@ def _vectors(processors: Sequence[OwnedProcessor]) -> str:
     return f"{total}: {min(used)} to {max(used)} a CPU"
 
 
-def _shared(info: SharedInfo) -> list[Line]:
+def shared_info(info: SharedInfo) -> list[Line]:
     """The block and the list of IOAPICs."""
     tables = "handed over by dom0" if info.handed_over else "found by the core"
     rows: list[Sequence[Cell]] = [
