@@ -233,15 +233,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev prove", description="bounded model checking of hv_core with CBMC 6")
     parser.add_argument("name", nargs="*", help="only proofs whose name begins so")
     parser.add_argument("--mutations", action="store_true", help="break the core on purpose; each proof must fail")
-    parser.add_argument("--list", action="store_true", help="names only")
     options = parser.parse_args()
     begins = tuple(options.name) or ("",)
     wanted = [each for each in proofs() if each.name.startswith(begins)]
     if not wanted:
-        parser.error(f"no proof is named so: {' '.join(options.name)}")
-    if options.list:
-        print("\n".join(each.name for each in wanted))
-        return 0
+        parser.error(f"no such proof; there are: {' '.join(each.name for each in proofs())}")
     try:
         command = cbmc()
     except NoCbmcError as missing:
