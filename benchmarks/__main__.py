@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The benchmarks: ``./dev bench [--runs N]`` measures, prints a table, and keeps it in ``benchmarks/RESULTS.md``.
 
-Each row is a pair of commands run in turns (`measure.paired`); the figure is the ratio of their median wall times.
-There is no timed test: what a row should be stands beside what it is, for people to judge.
+Each row of the first table is a pair of commands run in turns (`measure.paired`); the figure is the ratio of their
+median wall times. There is no timed test: what a row should be stands beside what it is, for people to judge.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
+from benchmarks import hv_core
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.acpi import aml_launch
@@ -180,6 +181,8 @@ def main() -> None:
             for row in benchmark:
                 print("  ".join(row.cells()), flush=True)
                 rows.append(row)
+    core = hv_core.section(runs)
+    print(core)
     lspci = subprocess.run(["lspci", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.write_text(
         f"""# Benchmarks
@@ -188,7 +191,8 @@ def main() -> None:
 of each that does not count; wall times are medians, process start included, output thrown away. Peak is the largest
 resident set of the process or a child. Python {platform.python_version()}, {lspci}, {os.cpu_count()} CPUs.
 {"" if _machines() else "The corpus of recorded machines was absent: rows that need it are missing."}
-{_table(rows)}"""
+{_table(rows)}
+{core}"""
     )
 
 

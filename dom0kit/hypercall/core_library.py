@@ -226,15 +226,21 @@ class ModelMachine:
         number: int = self._lib.hv_machine_digest(self._machine)
         return number
 
-    def nanoseconds_a_vector(self, rounds: int) -> float:
-        """Mean time of allocating a vector and giving it back."""
-        mean: float = self._lib.hv_machine_time_vectors(self._machine, rounds)
-        return mean
+    def nanoseconds_a_vector(self, rounds: int, *, full: bool = False) -> float:
+        """Mean time of allocating a vector and giving it back, with all free, or all but one taken.
+
+        ValueError where the core refuses.
+        """
+        return self._mean(self._lib.hv_machine_time_vectors(self._machine, rounds, full))
 
     def nanoseconds_an_apic_write(self, address: int, rounds: int) -> float:
-        """Mean time of an apic_write that masks or unmasks pin 0 of an IOAPIC."""
-        mean: float = self._lib.hv_machine_time_apic_write(self._machine, address, rounds)
-        return mean
+        """Mean time of an apic_write that masks or unmasks pin 0 of an IOAPIC. ValueError where the core refuses."""
+        return self._mean(self._lib.hv_machine_time_apic_write(self._machine, address, rounds))
+
+    def _mean(self, nanoseconds: float) -> float:
+        if nanoseconds < 0:
+            raise ValueError("nothing was measured: the core refused the call")
+        return nanoseconds
 
     def _accept(self, status: int, what: str) -> None:
         if status != Status.OK:

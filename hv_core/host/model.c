@@ -593,16 +593,33 @@ static double nanoseconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) * 1e9 + (double)(now.tv_nsec - start->tv_nsec);
 }
 
-double hv_machine_time_vectors(struct hv_machine *machine, uint32_t rounds)
+double hv_machine_time_vectors(struct hv_machine *machine, uint32_t rounds, bool full)
 {
+    const uint16_t nobody = HV_SOURCES; /* no source has this number */
+    struct hv_cpus *cpus = machine->core != NULL ? &machine->core->cpus : NULL;
+    struct hv_binding binding = {0};
     struct timespec start;
-    struct hv_binding binding;
+    double mean;
 
+    if (cpus == NULL || rounds == 0)
+        return -1;
+    if (full) {
+        while (hv_vector_allocate(cpus, HV_NONE, 0, nobody, &binding) == HV_OK)
+            ;
+        hv_vector_free(cpus, binding);
+    }
     clock_gettime(CLOCK_MONOTONIC, &start);
-    for (uint32_t i = 0; i < rounds; i++)
-        if (hv_vector_allocate(&machine->core->cpus, HV_NONE, 0, 1, &binding) == HV_OK)
-            hv_vector_free(&machine->core->cpus, binding);
-    return nanoseconds_since(&start) / rounds;
+    for (uint32_t i = 0; i < rounds; i++) {
+        if (hv_vector_allocate(cpus, HV_NONE, 0, nobody, &binding) != HV_OK)
+            return -1;
+        hv_vector_free(cpus, binding);
+    }
+    mean = nanoseconds_since(&start) / rounds;
+    for (uint32_t cpu = 0; full && cpu < cpus->count; cpu++)
+        for (uint32_t vector = 0; vector < 256; vector++)
+            if (hv_vector_owner(cpus, cpu, (uint8_t)vector) == nobody)
+                hv_vector_free(cpus, (struct hv_binding){.cpu = (uint16_t)cpu, .vector = (uint8_t)vector});
+    return mean;
 }
 
 double hv_machine_time_apic_write(struct hv_machine *machine, uint64_t address, uint32_t rounds)
@@ -610,10 +627,13 @@ double hv_machine_time_apic_write(struct hv_machine *machine, uint64_t address, 
     struct timespec start;
     union hv_argument argument = {.apic = {.apic_physbase = address, .reg = 0x10}};
 
+    if (machine->core == NULL || rounds == 0)
+        return -1;
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (uint32_t i = 0; i < rounds; i++) {
         argument.apic.value = 0x30 | (i % 2 ? (uint32_t)HV_ENTRY_MASKED : 0);
-        (void)hv_hypercall(machine->core, 0, HV_HYPERCALL_PHYSDEV, HV_PHYSDEVOP_APIC_WRITE, &argument);
+        if (hv_hypercall(machine->core, 0, HV_HYPERCALL_PHYSDEV, HV_PHYSDEVOP_APIC_WRITE, &argument) != HV_OK)
+            return -1;
     }
     return nanoseconds_since(&start) / rounds;
 }

@@ -193,6 +193,19 @@ def test_a_domain_sees_its_own() -> None:
     assert [each.gsi for each in dom0.interrupts(1)] == [5]
 
 
+def test_what_a_benchmark_measures_leaves_no_trace() -> None:
+    made = booted(0, 1)
+    before = made.digest()
+    assert made.nanoseconds_a_vector(10) > 0
+    assert made.nanoseconds_a_vector(10, full=True) > 0
+    assert made.digest() == before
+    assert made.nanoseconds_an_apic_write(FIRST, 10) > 0
+    with pytest.raises(ValueError, match="refused"):
+        made.nanoseconds_an_apic_write(FIRST + 0x1000, 10)
+    with pytest.raises(ValueError, match="refused"):
+        ModelMachine().nanoseconds_a_vector(10)
+
+
 def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LibraryMissing, match=r"missing\.so"):
         load(tmp_path / "missing.so")
