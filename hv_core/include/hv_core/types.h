@@ -18,6 +18,7 @@ typedef unsigned long size_t;
 #define true 1
 #define false 0
 #define NULL ((void *)0)
+#define offsetof(type, field) __builtin_offsetof(type, field)
 #else
 #include <stdbool.h>
 #include <stddef.h>
