@@ -22,7 +22,7 @@ static void clear(struct hv_core *core)
 /* The highest APIC id that both formats can carry; remapped ones carry a handle instead. */
 static uint32_t reachable(const struct hv_start *start)
 {
-    enum hv_format formats[2] = {start->entry_format, start->message_format};
+    const enum hv_format formats[2] = {start->entry_format, start->message_format};
     uint32_t highest = 0xffffffffu;
 
     for (uint32_t i = 0; i < 2; i++) {

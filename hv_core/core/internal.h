@@ -174,7 +174,7 @@ static inline bool hv_message_is_remapped(uint64_t address, enum hv_format forma
 /* The part of msi_write's check that needs no state. HV_OK or HV_INVALID. Pure. */
 enum hv_status hv_message_check(enum hv_format format, uint64_t address, uint32_t data);
 enum hv_status hv_map_msi(struct hv_core *core, uint32_t domain, struct hv_map_pirq *map);
-void hv_message_release(struct hv_core *core, uint32_t message);
+void hv_message_release(struct hv_core *core, uint32_t number);
 /* Frees every message of a function, by way of its pIRQ. */
 void hv_function_quiet(struct hv_core *core, struct hv_function *function);
 enum hv_status hv_msi_read(struct hv_core *core, uint32_t domain, struct hv_msi *msi);

@@ -105,7 +105,7 @@ enum hv_status hv_pin_program(struct hv_core *core, struct hv_ioapic *ioapic, ui
     }
     if (change >> 32)
         write_register(core, ioapic, low + 1, (uint32_t)(entry >> 32));
-    if ((uint32_t)change != 0 || !(before & HV_ENTRY_MASKED))
+    if ((change & 0xffffffffu) != 0 || !(before & HV_ENTRY_MASKED))
         write_register(core, ioapic, low, (uint32_t)entry);
     ioapic->pin[pin].entry = entry;
     return HV_OK;

@@ -388,12 +388,12 @@ static struct hv_binding binding_of(struct hv_core *core, uint16_t source)
 enum hv_status hv_alloc_irq_vector(struct hv_core *core, uint32_t caller, struct hv_alloc_irq_vector *alloc)
 {
     uint16_t source = hv_source_of_irq(core, caller, alloc->irq);
-    enum hv_status status;
 
     if (source == HV_SOURCE_NONE)
         return HV_INVALID;
     if (core->mode == HV_MODE_INTERCEPT && hv_source_is_pin(source)) {
-        status = bind_pin(core, source);
+        enum hv_status status = bind_pin(core, source);
+
         if (status != HV_OK)
             return status;
     }
@@ -522,11 +522,11 @@ enum hv_status hv_setup_gsi(struct hv_core *core, uint32_t caller, const struct 
 static uint32_t flags_of(struct hv_core *core, uint16_t source)
 {
     const struct hv_pin_view *view;
-    const struct hv_message *message;
     uint32_t flags = 0;
 
     if (!hv_source_is_pin(source)) {
-        message = &core->message[hv_source_message(source)];
+        const struct hv_message *message = &core->message[hv_source_message(source)];
+
         if (message->drained.vector != 0)
             flags |= HV_INTERRUPT_DRAINING;
         if (core->mode == HV_MODE_DIRECT && message->address != 0 &&

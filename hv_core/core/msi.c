@@ -52,9 +52,9 @@ enum hv_status hv_message_check(enum hv_format format, uint64_t address, uint32_
     if ((address & ~0xfffffull) != ADDRESS_BASE)
         return HV_INVALID;
     if (format == HV_FORMAT_AMD_VI)
-        return data & ~0x7ffu ? HV_INVALID : HV_OK;
+        return (data & ~0x7ffu) != 0 ? HV_INVALID : HV_OK;
     if (hv_message_is_remapped(address, format))
-        return data & ~0xffffu ? HV_INVALID : HV_OK;
+        return (data & ~0xffffu) != 0 ? HV_INVALID : HV_OK;
     if ((address & reserved) || (data & DATA_RESERVED) || (data & DATA_LEVEL))
         return HV_INVALID;
     if ((data >> 8 & 7) > HV_DELIVERY_LOWEST_PRIORITY || vector < 0x10 || vector == 0xff)

@@ -68,7 +68,7 @@ enum hv_status hv_map_shared_info(struct hv_core *core, uint64_t guest_physical)
 {
     enum hv_status status;
 
-    if (guest_physical % HV_PAGE_BYTES != 0 || guest_physical > (1ull << 52) - 2 * HV_PAGE_BYTES)
+    if (guest_physical % HV_PAGE_BYTES != 0 || guest_physical > (1ull << 52) - 2ull * HV_PAGE_BYTES)
         return HV_INVALID;
     status = core->operations->map_shared_info(core->home, guest_physical);
     if (status != HV_OK)

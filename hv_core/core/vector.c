@@ -212,7 +212,7 @@ enum hv_status hv_vector_claim(struct hv_cpus *cpus, uint32_t cpu, uint8_t vecto
 {
     struct hv_cpu *taken;
 
-    if (cpu >= cpus->count || vector < 0x10 || vector == 0xff)
+    if (cpu >= cpus->count || vector < 0x10 || vector > 0xfe)
         return HV_OUT_OF_RANGE;
     taken = &cpus->cpu[cpu];
     if (taken->owner[vector] != HV_SOURCE_NONE && taken->owner[vector] != source)
