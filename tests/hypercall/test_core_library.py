@@ -62,9 +62,11 @@ def test_remote_irr_belongs_to_the_hardware() -> None:
     dom0.apic_write(FIRST, 0x16, 0x33 | LEVEL | MASKED)
     assert made.entry(FIRST, 3) & IRR, "a write does not clear it"
     assert made.take(0) is not None
+    dom0.apic_write(FIRST, 0x16, 0x33 | LEVEL)
     made.line(FIRST, 3, False)
     assert made.end(0) is not None
     assert not made.entry(FIRST, 3) & IRR
+    assert made.take(0) is None, "what was in service was not sent again when the entry was unmasked"
 
 
 def test_a_higher_class_interrupts_a_lower_one() -> None:
