@@ -67,13 +67,12 @@ def _entries(
     from dom0kit.ioapic.redirection import EntryFormat, decode
 
     format = {
-        Format.COMPATIBILITY: EntryFormat.COMPATIBILITY,
+        # Bit 48 of each entry tells; without a remapper it is clear.
+        Format.COMPATIBILITY: EntryFormat.VTD,
         Format.EXTENDED_DESTINATION: EntryFormat.EXTENDED_DESTINATION,
         Format.VTD: EntryFormat.VTD,
         Format.AMD_VI: EntryFormat.AMD_VI,
     }[ioapic.format]
-    if hardware and format is EntryFormat.COMPATIBILITY:
-        format = EntryFormat.VTD  # bit 48 of each entry tells; without a remapper it is clear
     try:
         if hardware:
             words = module.read_hardware(ioapic.address).entries

@@ -10,13 +10,16 @@ through its PVH entry: unpacking it inside an emulated machine would cost five s
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import lzma
 import os
+import re
 import signal
 import struct
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 BUILD = Path(__file__).parent.parent.parent / "build" / "guest"
@@ -90,6 +93,8 @@ class Machine:
     """MiB, unless `devices` gives the guest its memory."""
     append: str = ""
     """More of the kernel's command line."""
+    xen: bool = False
+    """The kernel is a PV domain 0 of Debian's Xen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,18 +124,53 @@ def missing() -> str | None:
     return f"needs {' '.join(absent)} (./dev test installs them)" if absent else None
 
 
-def run(machine: Machine, command: str, out: Path, *, timeout: float = 120) -> Result:
+def missing_xen() -> str | None:
+    """What a guest under Xen needs beyond `missing`, as a reason to skip; None when all is here."""
+    return missing() or (None if _xen() else "needs xen-hypervisor-4.17-amd64 (./dev test installs it on Debian 12)")
+
+
+class Monitor:
+    """QEMU's monitor, while a guest runs."""
+
+    def __init__(self, socket: Path) -> None:
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+
+        self._qmp = QEMUMonitorProtocol(str(socket))
+        self._qmp.connect()
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """A QMP command's answer; an exception of qemu.qmp where it is refused."""
+        return self._qmp.cmd(command, **arguments)
+
+    def redirection_entries(self) -> list[int]:
+        """The 64 bits of each entry of the first IOAPIC, as QEMU itself has them, without status bits."""
+        text = str(self.execute("human-monitor-command", **{"command-line": "info pic"}))
+        return [int(entry, 16) & ~0x5000 for entry in re.findall(r"^ +pin \d+ +(0x[0-9a-f]+)", text, re.MULTILINE)]
+
+    def close(self) -> None:
+        self._qmp.close()
+
+
+def run(
+    machine: Machine,
+    command: str,
+    out: Path,
+    *,
+    timeout: float = 120,
+    meanwhile: Callable[[Monitor], None] | None = None,
+) -> Result:
     """Boot `machine`, run `command` with bash in it, power off.
 
+    `meanwhile` is called once the guest has made the file /out/ready; then /out/go is made, for the guest to wait for.
     `out` becomes /out in the guest. A boot that hangs before its root is mounted is tried once more; GuestFailed
     when it hangs again, when the command does not end within `timeout` seconds, or when the kernel oopses.
     """
     for last_try in (False, True):
-        for name in ("stdout", "stderr", "status", "dmesg", "end", "console"):
+        for name in ("stdout", "stderr", "status", "dmesg", "end", "console", "ready", "go"):
             (out / name).unlink(missing_ok=True)
         (out / "boot").write_text(_BOOT)
         (out / "command").write_text(command + "\n")
-        _power_on(machine, out, timeout)
+        _power_on(machine, out, timeout, meanwhile)
         console = _text(out / "console")
         if (out / "end").exists():
             break
@@ -144,46 +184,87 @@ def run(machine: Machine, command: str, out: Path, *, timeout: float = 120) -> R
     return result
 
 
-def _power_on(machine: Machine, out: Path, timeout: float) -> None:
+def _power_on(machine: Machine, out: Path, timeout: float, meanwhile: Callable[[Monitor], None] | None) -> None:
     """One run of QEMU, from power-on to power-off or to the end of our patience."""
     kernel, initramfs = _images()
-    arguments = ["qemu-system-x86_64", "-machine", machine.type, "-accel", "tcg,thread=multi", "-cpu", "max"]
+    linux = f"panic=-1 quiet {machine.append}".strip()
+    # Under TCG a PV kernel's IRET faults with SMAP: the stack is read as the hypervisor's.
+    arguments = ["qemu-system-x86_64", "-machine", machine.type, "-accel", "tcg,thread=multi"]
+    arguments += ["-cpu", "max,-smap" if machine.xen else "max"]
     arguments += ["-smp", str(machine.cpus), "-m", str(machine.memory), "-nodefaults", "-display", "none"]
     arguments += ["-no-reboot", "-serial", f"file:{out / 'console'}"]
-    arguments += ["-kernel", str(kernel), "-initrd", str(initramfs)]
-    arguments += ["-append", f"console=ttyS0 panic=-1 quiet {machine.append}".strip()]
+    if machine.xen:
+        modules = f"{kernel} console=hvc0 {linux}".replace(",", ",,")
+        arguments += ["-kernel", str(_xen()), "-initrd", f"{modules},{initramfs}"]
+        arguments += ["-append", f"dom0_mem={machine.memory - 256}M com1=115200,8n1 console=com1 loglvl=warning"]
+    else:
+        arguments += ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 {linux}"]
     for tag, path, options in (("root", "/", "readonly=on,"), ("out", str(out), "")):
         arguments += ["-fsdev", f"local,id={tag},path={path},{options}security_model=none,multidevs=remap"]
         arguments += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-    arguments += machine.devices
-    with (out / "qemu").open("wb") as log:
+    with tempfile.TemporaryDirectory() as folder, (out / "qemu").open("wb") as log:
+        socket = Path(folder) / "qmp"  # out's path may be too long for a socket's
+        arguments += ["-qmp", f"unix:{socket},server=on,wait=off", *machine.devices]
         child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        if not _ended(child, out, timeout):
+        try:
+            ended = _ended(child, out, timeout, machine, meanwhile and (lambda: _call(meanwhile, socket, out)))
+        except BaseException:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        if not ended:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
         elif child.returncode != 0:
             raise GuestFailed(f"QEMU ended with status {child.returncode}: {_text(out / 'qemu').strip()}")
 
 
-def _ended(child: subprocess.Popen[bytes], out: Path, timeout: float) -> bool:
+def _call(meanwhile: Callable[[Monitor], None], socket: Path, out: Path) -> None:
+    monitor = Monitor(socket)
+    try:
+        meanwhile(monitor)
+    finally:
+        monitor.close()
+    (out / "go").touch()
+
+
+def _ended(
+    child: subprocess.Popen[bytes], out: Path, timeout: float, machine: Machine, meanwhile: Callable[[], None] | None
+) -> bool:
     """Whether QEMU ended by itself; else it is to be killed.
 
-    It has `timeout` seconds in all and BOOT_SECONDS of them to mount its root. A guest that has left its mark gets one
-    more second: a microvm has no way to power off, its kernel halts and QEMU stays.
+    It has `timeout` seconds in all and BOOT_SECONDS of them (three times as many under Xen) to mount its root. A guest
+    that has left its mark gets one more second: a microvm has no way to power off, its kernel halts and QEMU stays.
     """
     started = time.monotonic()
+    patience = BOOT_SECONDS * (3 if machine.xen else 1)
     marked = False
     while time.monotonic() < started + timeout:
         try:
-            child.wait(1)
+            child.wait(0.2 if meanwhile else 1)
             return True
         except subprocess.TimeoutExpired:
+            if meanwhile is not None and (out / "ready").exists():
+                meanwhile()
+                meanwhile = None
             if marked:
                 return False
             marked = (out / "end").exists()
-            if time.monotonic() > started + BOOT_SECONDS and "GUEST-INIT" not in _text(out / "console"):
+            if time.monotonic() > started + patience and "GUEST-INIT" not in _text(out / "console"):
                 return False
     return False
+
+
+def _xen() -> Path | None:
+    """Debian's Xen, unpacked; None when there is none."""
+    images = sorted(Path("/boot").glob("xen-*-amd64.gz"), key=lambda path: _natural(path.name))
+    if not images:
+        return None
+    BUILD.mkdir(parents=True, exist_ok=True)
+    unpacked = BUILD / images[-1].stem
+    if not unpacked.exists():
+        _write_whole(unpacked, gzip.decompress(images[-1].read_bytes()))
+    return unpacked
 
 
 def _images() -> tuple[Path, Path]:
