@@ -147,6 +147,12 @@ enum hv_status hv_claim(struct hv_core *core, uint32_t domain, uint32_t cpu, uin
 /* The processor a destination means, the lowest of several (logical ones only). HV_OUT_OF_RANGE: nobody. */
 enum hv_status hv_destination_cpu(const struct hv_core *core, bool logical, uint32_t destination, uint32_t *cpu,
                                   bool *several);
+/* In eight bits of physical destination, 0xff is every processor: no pair that the books could hold. */
+static inline bool hv_destination_is_everybody(enum hv_format format, bool logical, uint32_t destination)
+{
+    return !logical && destination == 0xff && format != HV_FORMAT_EXTENDED_DESTINATION;
+}
+
 /* Tells the interrupt remapper where a source goes now; HV_OK without one. */
 enum hv_status hv_remap(struct hv_core *core, enum hv_format format, uint16_t source, struct hv_binding binding);
 

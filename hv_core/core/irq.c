@@ -140,10 +140,15 @@ static uint32_t destination_of(uint64_t entry, enum hv_format format)
     return destination;
 }
 
-static enum hv_status destination_cpu(const struct hv_core *core, uint64_t entry, uint32_t *cpu, bool *several)
+static enum hv_status destination_cpu(const struct hv_core *core, uint64_t entry, enum hv_format format, uint32_t *cpu,
+                                      bool *several)
 {
-    return hv_destination_cpu(core, (entry & HV_ENTRY_LOGICAL) != 0, destination_of(entry, view_format(core)), cpu,
-                              several);
+    bool logical = (entry & HV_ENTRY_LOGICAL) != 0;
+    uint32_t destination = destination_of(entry, format);
+
+    if (hv_destination_is_everybody(format, logical, destination))
+        return HV_OUT_OF_RANGE;
+    return hv_destination_cpu(core, logical, destination, cpu, several);
 }
 
 /* VT-d's table serves many devices, AMD's is the IOAPIC's own. */
@@ -163,7 +168,7 @@ static enum hv_status set_direct(struct hv_core *core, uint16_t source, uint64_t
     uint32_t cpu = 0;
 
     if (!(entry & HV_ENTRY_MASKED) && !hv_entry_is_remapped(entry, core->entry_format)) {
-        status = destination_cpu(core, entry, &cpu, &several);
+        status = destination_cpu(core, entry, view_format(core), &cpu, &several);
         if (status != HV_OK)
             return status;
     }
@@ -243,7 +248,7 @@ static enum hv_status set_intercepted(struct hv_core *core, uint16_t source, uin
     uint32_t cpu = 0;
 
     if (!(entry & HV_ENTRY_MASKED)) {
-        status = destination_cpu(core, entry, &cpu, &several);
+        status = destination_cpu(core, entry, view_format(core), &cpu, &several);
         if (status != HV_OK)
             return status;
         if (bound.vector == 0 || bound.cpu != cpu) {
@@ -279,9 +284,7 @@ void hv_pin_adopt(struct hv_core *core, uint16_t source)
     if ((entry & HV_ENTRY_MASKED) || hv_entry_is_remapped(entry, core->entry_format) ||
         hv_entry_check(entry, entry, core->entry_format) != HV_OK)
         return;
-    if (hv_destination_cpu(core, (entry & HV_ENTRY_LOGICAL) != 0, destination_of(entry, core->entry_format), &cpu,
-                           &several) != HV_OK ||
-        several)
+    if (destination_cpu(core, entry, core->entry_format, &cpu, &several) != HV_OK || several)
         return;
     if (hv_claim(core, 0, cpu, (uint8_t)entry, source, &pin->bound) == HV_OK)
         pin->live = true;
@@ -363,7 +366,7 @@ static enum hv_status bind_pin(struct hv_core *core, uint16_t source)
 
     if (pin->bound.vector != 0)
         return HV_OK;
-    status = destination_cpu(core, view->entry, &cpu, &several);
+    status = destination_cpu(core, view->entry, view_format(core), &cpu, &several);
     if (status == HV_OK)
         status = hv_bind(core, view->domain, cpu, 0, source, &bound);
     if (status != HV_OK)
@@ -385,9 +388,39 @@ static struct hv_binding binding_of(struct hv_core *core, uint16_t source)
     return hv_source_is_pin(source) ? pin_of(core, source)->bound : core->message[hv_source_message(source)].bound;
 }
 
+/* Direct mode: an unmasked entry or a message for several processors has a vector, but no binding. 0: it is not one. */
+static uint32_t vector_for_several(const struct hv_core *core, uint16_t source, uint32_t *destination)
+{
+    const struct hv_message *message;
+    uint64_t entry;
+    bool several;
+    uint32_t cpu;
+
+    if (core->mode != HV_MODE_DIRECT)
+        return 0;
+    if (!hv_source_is_pin(source)) {
+        message = &core->message[hv_source_message(source)];
+        if (message->address == 0 || message->bound.vector != 0 ||
+            hv_message_is_remapped(message->address, core->message_format))
+            return 0;
+        *destination = (uint32_t)(message->address >> 12 & 0xff);
+        return message->data & 0xff;
+    }
+    entry = core->view[hv_source_ioapic(source)][hv_source_pin(source)].entry;
+    /* Firmware may have left one that means something else, or nobody. */
+    if ((entry & HV_ENTRY_MASKED) || hv_entry_is_remapped(entry, core->entry_format) ||
+        hv_entry_check(entry, entry, core->entry_format) != HV_OK ||
+        destination_cpu(core, entry, core->entry_format, &cpu, &several) != HV_OK || !several)
+        return 0;
+    *destination = destination_of(entry, core->entry_format);
+    return (uint32_t)(entry & HV_ENTRY_VECTOR);
+}
+
 enum hv_status hv_alloc_irq_vector(struct hv_core *core, uint32_t caller, struct hv_alloc_irq_vector *alloc)
 {
     uint16_t source = hv_source_of_irq(core, caller, alloc->irq);
+    uint32_t destination;
+    uint32_t vector;
 
     if (source == HV_SOURCE_NONE)
         return HV_INVALID;
@@ -397,8 +430,13 @@ enum hv_status hv_alloc_irq_vector(struct hv_core *core, uint32_t caller, struct
         if (status != HV_OK)
             return status;
     }
-    alloc->vector = binding_of(core, source).vector;
-    return alloc->vector == 0 ? HV_NOT_FOUND : HV_OK;
+    vector = binding_of(core, source).vector;
+    if (vector == 0)
+        vector = vector_for_several(core, source, &destination);
+    if (vector == 0)
+        return HV_NOT_FOUND;
+    alloc->vector = vector;
+    return HV_OK;
 }
 
 static void end_draining(struct hv_core *core, uint16_t source)
@@ -552,24 +590,6 @@ static uint32_t flags_of(struct hv_core *core, uint16_t source)
     return flags;
 }
 
-/* Direct mode: an unmasked entry or a message for several processors has a vector, but no binding. */
-static uint32_t vector_for_several(struct hv_core *core, uint16_t source, uint32_t *destination)
-{
-    uint64_t entry;
-
-    if (core->mode != HV_MODE_DIRECT || (flags_of(core, source) & (HV_INTERRUPT_MASKED | HV_INTERRUPT_REMAPPED)))
-        return 0;
-    if (!hv_source_is_pin(source)) {
-        const struct hv_message *message = &core->message[hv_source_message(source)];
-
-        *destination = (uint32_t)(message->address >> 12 & 0xff);
-        return message->address != 0 ? message->data & 0xff : 0;
-    }
-    entry = view_of(core, source)->entry;
-    *destination = destination_of(entry, core->entry_format);
-    return (uint32_t)(entry & HV_ENTRY_VECTOR);
-}
-
 enum hv_status hv_query_vector(struct hv_core *core, uint32_t domain, struct hv_query_vector *query)
 {
     uint16_t source = hv_source_of_irq(core, domain, query->irq);
@@ -619,17 +639,20 @@ static enum hv_status move_pin(struct hv_core *core, uint16_t source, uint32_t c
     uint32_t apic_id = core->cpus.cpu[cpu].apic_id;
     bool extended = view_format(core) == HV_FORMAT_EXTENDED_DESTINATION;
     uint64_t entry = view->entry & ~((extended ? 0xfffeull << 48 : 0xff00ull << 48) | HV_ENTRY_LOGICAL);
-    struct hv_binding bound;
+    struct hv_binding bound = pin_of(core, source)->bound;
+    bool moves = bound.cpu != cpu;
     enum hv_status status;
 
     if (apic_id > (extended ? 0x7fffu : 0xfeu))
         return HV_OUT_OF_RANGE;
     entry |= (uint64_t)(apic_id >> 8) << 49 | (uint64_t)(apic_id & 0xff) << 56;
-    status = hv_bind(core, view->domain, cpu, 0, source, &bound);
-    if (status != HV_OK)
-        return status;
+    if (moves) {
+        status = hv_bind(core, view->domain, cpu, 0, source, &bound);
+        if (status != HV_OK)
+            return status;
+    }
     status = set_bound(core, source, entry, bound);
-    if (status != HV_OK)
+    if (status != HV_OK && moves)
         hv_unbind(core, view->domain, &bound);
     return status;
 }
@@ -650,9 +673,9 @@ enum hv_status hv_set_affinity(struct hv_core *core, uint32_t domain, const stru
         return HV_NOT_FOUND;
     if (flags_of(core, source) & HV_INTERRUPT_DRAINING)
         return HV_TRY_AGAIN;
-    if (bound.cpu == affinity->cpu)
-        return HV_OK;
-    return hv_source_is_pin(source) ? move_pin(core, source, affinity->cpu) : move_message(core, source, affinity->cpu);
+    if (hv_source_is_pin(source))
+        return move_pin(core, source, affinity->cpu); /* its view's destination may be another processor's */
+    return bound.cpu == affinity->cpu ? HV_OK : move_message(core, source, affinity->cpu);
 }
 
 /* ---- Reading a domain's interrupts ---- */

@@ -303,6 +303,8 @@ enum hv_status hv_msi_write(struct hv_core *core, uint32_t domain, const struct 
     if (!hv_message_is_remapped(msi->address, core->message_format)) {
         if (core->message_format == HV_FORMAT_EXTENDED_DESTINATION && !logical)
             destination |= (uint32_t)(msi->address >> 5 & 0x7f) << 8;
+        if (hv_destination_is_everybody(core->message_format, logical, destination))
+            return HV_OUT_OF_RANGE;
         status = hv_destination_cpu(core, logical, destination, &cpu, &several);
         if (status != HV_OK)
             return status;

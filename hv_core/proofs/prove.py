@@ -2,8 +2,8 @@
 """Bounded model checking of the core with CBMC 6: ``prove.py [NAME...] [--mutations]``.
 
 CBMC is Debian 13's: where it is installed as it is, elsewhere from packages of Debian 13 unpacked once into the user's
-cache, which needs mmdebstrap, root (or sudo) and a network. ``--mutations`` breaks a copy of the core on purpose, in each
-way that mutations.toml lists, and shows that the proof named there fails.
+cache, which needs mmdebstrap, root (or sudo) and a network. ``--mutations`` breaks a copy of the core on purpose, in
+each way that mutations.toml lists, and shows that the proof named there fails.
 
 Exit status 0: all hold (with --mutations: all fail as they must), 1: not so, 2: no such proof, 3: no CBMC.
 """

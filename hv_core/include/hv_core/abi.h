@@ -13,9 +13,9 @@
  * same number and has not mapped that GSI to another pIRQ, it means this GSI (the identity of 2005).
  *
  * "domain" is HV_DOMID_SELF or the caller's own number; another number only domain 0 may name (HV_NOT_PERMITTED
- * otherwise), and that domain must exist (HV_NO_DOMAIN).
+ * otherwise), and that domain must exist (HV_NO_DOMAIN). So must the caller.
  *
- * A refused call changes nothing.
+ * A refused call changes nothing. Where several reasons to refuse apply, any of them may be told.
  */
 #ifndef HV_CORE_ABI_H
 #define HV_CORE_ABI_H
@@ -95,8 +95,8 @@ struct hv_irq_status_query {
  *
  * A write differs from Xen's, which overwrites the mask by the trigger and dies of a bad pin: bounds are checked,
  * a refusal is an error, the mask bit is what was written. Read-only bits (12, 14) are ignored.
- *   The high word of a masked entry is kept and checked when the entry is unmasked.
- *   A low word with mask set, or either word of an unmasked entry: HV_INVALID when a reserved bit is set, or the
+ *   The high word of a masked entry is kept, and checked with the next low word.
+ *   A low word, or either word of an unmasked entry: HV_INVALID when a reserved bit is set in either word, or the
  *   delivery mode is not Fixed or LowestPriority (a masked write that leaves firmware's mode as it is, passes);
  *   HV_BUSY when the trigger mode would change while remote IRR is set.
  *   An entry to be unmasked (or to stay so) also needs: a vector 0x10 to 0xfe (HV_INVALID), a destination that
@@ -104,8 +104,11 @@ struct hv_irq_status_query {
  *   (HV_EXISTS); intercept mode: a vector of the core's own on the processor of its destination (HV_NO_SPACE when
  *   there is none); an entry bound to another processor moves (HV_TRY_AGAIN while an earlier move is draining).
  * A logical destination is matched with the flat model's ids; of several processors, intercept mode takes the lowest,
- * and direct mode compares nothing. In direct mode a remapped entry (VT-d with bit 48, AMD-Vi always) has no
- * destination, vector and mode to check: only its reserved bits.
+ * and direct mode compares nothing. A physical destination 0xff of eight bits is everybody, and no processor's.
+ * In direct mode a remapped entry (VT-d with bit 48, AMD-Vi always) has no destination, vector and mode to check: only
+ * its reserved bits. In intercept mode a domain knows nothing of a remapper: its entries are never remapped ones.
+ * What firmware left unmasked keeps its vector, where it is a legal one, goes to one processor, and is nobody's yet;
+ * else it has none until its entry is written.
  */
 struct hv_apic {
     uint64_t apic_physbase; /* 0: in, physical address of the IOAPIC */
@@ -115,15 +118,19 @@ struct hv_apic {
 
 /*
  * 10: the vector of an irq. Intercept mode: allocates one if it has none, on the processor of its view's destination
- * where that has one, else on one of the core's choice. Direct mode: the one that dom0 chose,
- * HV_NOT_FOUND when it has chosen none yet. HV_INVALID: irq names no interrupt of the caller. HV_NO_SPACE.
+ * where that has one, else on one of the core's choice. Direct mode: the one that dom0 chose, in an unmasked entry or a
+ * message, also for several processors; HV_NOT_FOUND when it has chosen none yet. HV_INVALID: irq names no interrupt of
+ * the caller. HV_NO_SPACE.
  */
 struct hv_alloc_irq_vector {
     uint32_t irq;    /* 0: in */
     uint32_t vector; /* 4: out */
 };
 
-/* 12: the caller has dealt with irq; ends the draining of a move. HV_INVALID: irq names no interrupt of the caller. */
+/*
+ * 12: the caller has dealt with irq; ends the draining of a move and, in intercept mode, the service of a level GSI
+ * (remote IRR). HV_INVALID: irq names no interrupt of the caller.
+ */
 struct hv_eoi {
     uint32_t irq; /* 0: in */
 };
@@ -135,8 +142,9 @@ struct hv_eoi {
  *   mapped again, to the same pIRQ (negative, or that number): it counts one user more; an edge GSI is HV_EXISTS.
  *   (Xen does not count.) A GSI never set up counts as level when its view's trigger bit says so.
  * type MSI: segment 0, type MSI_SEG: segment in the high 16 bits of bus; index negative; entry_nr = message number
- *   (0 to 2047), MSI with table_base 0 (then entry_nr must be 0), MSI-X otherwise; pirq as above, but negative takes
- *   the lowest free one from the number of GSIs on (at least 16; from 16 on where that passes the limit of pIRQs).
+ *   (0 to 2047), MSI with table_base 0 (then entry_nr must be 0), MSI-X otherwise; bits 15:8 of bus must be 0 (type
+ *   MSI ignores all above 7); pirq as above, but negative takes the lowest free one from the number of GSIs on (at
+ *   least 16; from 16 on where that reaches the limit of pIRQs).
  * type MULTI_MSI: as MSI_SEG, entry_nr = count of messages, a power of two up to 32, table_base 0; pirq negative or
  *   the first of the run; the pIRQs are consecutive, in intercept mode the vectors too, on one processor.
  *
@@ -176,7 +184,7 @@ struct hv_unmap_pirq {
  * 21: trigger and polarity of a GSI of the caller; intercept mode: it gets a vector as by alloc_irq_vector
  * if it has none. The entry stays masked or not as it is (Xen unmasks edge ones).
  * HV_INVALID: no such GSI, triggering or polarity above 1. HV_EXISTS: set up before. HV_NOT_PERMITTED. HV_NO_SPACE.
- * HV_BUSY: trigger would change while remote IRR is set.
+ * HV_BUSY: trigger would change while remote IRR is set. And what refuses the low word of its view by apic_write.
  */
 struct hv_setup_gsi {
     int32_t gsi;        /* 0: in */
@@ -319,7 +327,12 @@ enum hv_mode {
     HV_MODE_INTERCEPT = 2, /* vectors are the core's choice: allocated, translated on delivery */
 };
 
-/* How the bits of a redirection entry or an MSI message are to be read: a property of the interrupt remapper. */
+/*
+ * How the bits of a redirection entry or an MSI message are to be read: a property of the interrupt remapper.
+ * Reserved in an entry: bits 55:17; with extended destinations 48:17; remapped by VT-d 47:17 and 10:8; by AMD-Vi 63:17
+ * and 11. Reserved in a message's address: bits 11:4, 1 and 0; with extended destinations 4, 1 and 0; of a remapped one
+ * none. In its data: bits 31:16 and 13:11; remapped by VT-d 31:16, by AMD-Vi 31:11.
+ */
 enum hv_format {
     HV_FORMAT_COMPATIBILITY = 0,        /* 8-bit destination */
     HV_FORMAT_EXTENDED_DESTINATION = 1, /* 15-bit destination, announced by a hypervisor below */
@@ -361,7 +374,7 @@ struct hv_query_vector {
 #define HV_NONE 0xffffffffu
 
 /*
- * 4: move an interrupt to another processor; the destination in a GSI's view follows. The old vector stays taken until
+ * 4: move an interrupt to a processor; the destination in a GSI's view follows. The old vector stays taken until
  * it has drained: until the domain's next EOI, or the first arrival on the new one (an entry not unmasked since it got
  * its vector has nothing to drain). HV_NOT_SUPPORTED: direct mode (dom0 does it itself). HV_INVALID: irq.
  * HV_OUT_OF_RANGE: no such processor, or its APIC id does not fit the format. HV_NOT_FOUND: no vector yet.
@@ -402,7 +415,9 @@ struct hv_ioapic_remove {
 struct hv_domain_create {
     struct hv_header header; /* 0 */
     uint32_t domain;         /* 8: in and out */
-    uint32_t vectors;        /* 12: in, how many vectors it may hold at most; 0: no limit but the machine's */
+    /* 12: in, how many vectors it may hold at most, 0: no limit but the machine's. A vector that takes another's place
+     * is taken before that is given back. */
+    uint32_t vectors;
 };
 #define HV_DOMAIN_ANY 0xffffu
 
