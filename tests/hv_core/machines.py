@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dom0kit.abi import Format, Mode
-from dom0kit.hypercall.core_library import IoapicModel, ModelMachine
+from dom0kit.hypercall.core_library import IoapicModel, ModelMachine, load
 from dom0kit.simulation import memory_image
 from dom0kit.source.interface import RawTable
-from tests.hv_core.model import Model
+from tests.hv_core.model import Firmware, Ioapic, Limits, Machine, Model
 
 LIBRARY = Path(os.environ["DOM0KIT_CORE_LIBRARY"]) if "DOM0KIT_CORE_LIBRARY" in os.environ else None
 """A variant of the library to test instead: one that counts branches, for instance."""
@@ -110,54 +110,47 @@ def machine(
     )
 
 
-def pair(
-    *,
-    apic_ids: Sequence[int] = (0, 2, 4),
-    pins: Sequence[int] = (24, 8),
-    bases: Sequence[int] = (0, 32),
-    mode: Mode = Mode.INTERCEPT,
-    entry_format: Format = Format.COMPATIBILITY,
-    message_format: Format = Format.COMPATIBILITY,
-    library: Path | None = LIBRARY,
-) -> tuple[ModelMachine, Model]:
-    """The same machine twice: with the core on it, and as the specification says. A spare IOAPIC waits to be added."""
-    found = [
-        (address, base, (count - 1) << 16 | 0x20)
-        for address, base, count in zip((FIRST, SECOND), bases, pins, strict=False)
-    ]
-    ranges = (0xE0000000, 0, 0, 0x7F), (0xD0000000, 1, 0x10, 0x1F)
+PLAIN = Machine(
+    ioapics=(
+        Ioapic(address=FIRST, base=0),
+        Ioapic(address=SECOND, base=32, version=0x70020, id=1),
+        Ioapic(address=SPARE, base=None, version=0x50011, id=9),
+    ),
+    ecam=((0xE0000000, 0, 0, 0x7F), (0xD0000000, 1, 0x10, 0x1F)),
+)
+"""Three processors, 24 and 8 pins, and an IOAPIC of 6 that waits to be added."""
+
+
+def pair(shape: Machine = PLAIN, library: Path | None = LIBRARY) -> tuple[ModelMachine, Model]:
+    """The same machine twice: with the core on it, and as the specification says."""
+    found = [each for each in shape.ioapics if each.base is not None]
     tables = (
-        madt(*(cpu(each) for each in apic_ids), *(ioapic(address, base) for address, base, _ in found)),
-        mcfg(*ranges),
+        madt(
+            *(cpu(apic_id) for apic_id in shape.apic_ids),
+            *(ioapic(each.address, each.base or 0, each.id) for each in found),
+        ),
+        mcfg(*shape.ecam),
     )
-    real = machine(
-        *tables,
+    memory, rsdp, xsdt = memory_image(RawTable(each[:4].decode(), each) for each in tables)
+    second_rsdp = 0xF0000
+    memory.append((second_rsdp, dict(memory)[rsdp]))
+    real = ModelMachine(
+        memory=memory,
         ioapics=[
-            *(IoapicModel(address=address, version=version) for address, _, version in found),
-            IoapicModel(address=SPARE, version=0x50011),
+            IoapicModel(address=each.address, id=each.id, version=each.version, entries=each.entries)
+            for each in shape.ioapics
         ],
-        mode=mode,
-        entry_format=entry_format,
-        message_format=message_format,
+        rsdp=rsdp,
+        mode=shape.mode,
+        entry_format=shape.entry_format,
+        message_format=shape.message_format,
         library=library,
     )
-    information = real.domain(0).information()
-    model = Model(
-        apic_ids=list(apic_ids),
-        ioapics=found,
-        spare=[(SPARE, 0x50011)],
-        mode=mode,
-        entry_format=entry_format,
-        message_format=message_format,
-        limits={
-            "pirqs": information.limit_pirqs,
-            "messages": information.limit_messages,
-            "functions": information.limit_functions,
-            "domains": information.limit_domains,
-            "ioapics": information.limit_ioapics,
-            "gsis": LIMITS["HV_LIMIT_GSIS"] if information.limit_cpus == 8 else 16384,
-        },
-        tables=memory_image(RawTable(each[:4].decode(), each) for each in tables)[1:],
-    )
-    model.ecam = list(ranges)
-    return real, model
+    firmware = Firmware(madt=memory[0][0], rsdp=rsdp, xsdt=xsdt, others=frozenset({(second_rsdp, xsdt)}))
+    return real, Model(shape, limits_of(library), firmware)
+
+
+def limits_of(library: Path | None = LIBRARY) -> Limits:
+    """The compile-time limits of a library."""
+    constants = load(library).lib
+    return Limits(**{name: getattr(constants, f"HV_LIMIT_{name.upper()}") for name in Limits.__struct_fields__})
