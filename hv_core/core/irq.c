@@ -391,7 +391,6 @@ static struct hv_binding binding_of(struct hv_core *core, uint16_t source)
 /* Direct mode: an unmasked entry or a message for several processors has a vector, but no binding. 0: it is not one. */
 static uint32_t vector_for_several(const struct hv_core *core, uint16_t source, uint32_t *destination)
 {
-    const struct hv_message *message;
     uint64_t entry;
     bool several;
     uint32_t cpu;
@@ -399,7 +398,8 @@ static uint32_t vector_for_several(const struct hv_core *core, uint16_t source, 
     if (core->mode != HV_MODE_DIRECT)
         return 0;
     if (!hv_source_is_pin(source)) {
-        message = &core->message[hv_source_message(source)];
+        const struct hv_message *message = &core->message[hv_source_message(source)];
+
         if (message->address == 0 || message->bound.vector != 0 ||
             hv_message_is_remapped(message->address, core->message_format))
             return 0;

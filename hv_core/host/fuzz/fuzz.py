@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fuzzes the core with libFuzzer, ASan and UBSan: ``fuzz.py [SECONDS] [tables|hypercall]``.
 
-Works below build/fuzz; what it finds to be of interest is kept there for the next time. A crash is kept too and printed with
-the way to play it again. Exit status 0: nothing found, 1: a crash, 3: no clang.
+Works below build/fuzz; what it finds to be of interest is kept there for the next time. A crash is kept too and printed
+with the way to play it again. Exit status 0: nothing found, 1: a crash, 3: no clang.
 """
 
 from __future__ import annotations
