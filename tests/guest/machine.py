@@ -95,6 +95,8 @@ class Machine:
     """More of the kernel's command line."""
     xen: bool = False
     """The kernel is a PV domain 0 of Debian's Xen."""
+    kernel: Path | None = None
+    """The tree of a kernel of our own, with all it needs built in, instead of Debian's (see kernel-debug)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +179,16 @@ def run(
         if last_try or "GUEST-INIT" in console:
             raise GuestFailed(f"no end within {timeout:.0f} s; the console's end:\n{console[-2000:]}")
     result = Result(_text(out / "stdout"), _text(out / "stderr"), int(_text(out / "status")), _text(out / "dmesg"))
-    for sign in ("BUG:", "Oops:", "KASAN:", "WARNING: possible circular locking"):
+    for sign in (
+        "BUG:",
+        "Oops:",
+        "KASAN:",
+        "UBSAN:",
+        "WARNING:",
+        "possible circular locking",
+        "new suspected memory leaks",
+        "INFO: task",
+    ):
         if sign in result.dmesg:
             at = result.dmesg.index(sign)
             raise GuestFailed(f"the guest's kernel complained:\n{result.dmesg[at : at + 2000]}")
@@ -186,7 +197,7 @@ def run(
 
 def _power_on(machine: Machine, out: Path, timeout: float, meanwhile: Callable[[Monitor], None] | None) -> None:
     """One run of QEMU, from power-on to power-off or to the end of our patience."""
-    kernel, initramfs = _images()
+    kernel, initramfs = _images(machine.kernel)
     linux = f"panic=-1 quiet {machine.append}".strip()
     # Under TCG a PV kernel's IRET faults with SMAP: the stack is read as the hypervisor's.
     arguments = ["qemu-system-x86_64", "-machine", machine.type, "-accel", "tcg,thread=multi"]
@@ -233,11 +244,12 @@ def _ended(
 ) -> bool:
     """Whether QEMU ended by itself; else it is to be killed.
 
-    It has `timeout` seconds in all and BOOT_SECONDS of them (three times as many under Xen) to mount its root. A guest
-    that has left its mark gets one more second: a microvm has no way to power off, its kernel halts and QEMU stays.
+    It has `timeout` seconds in all and BOOT_SECONDS of them (three times as many under Xen, or for a kernel that checks
+    itself) to mount its root. A guest that has left its mark gets one more second: a microvm has no way to power off,
+    its kernel halts and QEMU stays.
     """
     started = time.monotonic()
-    patience = BOOT_SECONDS * (3 if machine.xen else 1)
+    patience = BOOT_SECONDS * (3 if machine.xen or machine.kernel else 1)
     marked = False
     while time.monotonic() < started + timeout:
         try:
@@ -267,12 +279,16 @@ def _xen() -> Path | None:
     return unpacked
 
 
-def _images() -> tuple[Path, Path]:
+def _images(tree: Path | None) -> tuple[Path, Path]:
     """The unpacked kernel and the initramfs, made when they are not there yet."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if tree is not None:
+        initramfs = BUILD / "initramfs"
+        _write_whole(initramfs, b"".join(_cpio(_initramfs(None))))
+        return tree / "arch/x86/boot/bzImage", initramfs
     version = kernel_version()
     if version is None:
         raise GuestFailed("no Debian kernel in /boot: install linux-image-amd64")
-    BUILD.mkdir(parents=True, exist_ok=True)
     kernel = BUILD / f"vmlinux-{version}"
     initramfs = BUILD / f"initramfs-{version}"
     if not kernel.exists():
@@ -289,14 +305,14 @@ def _unpacked(image: bytes) -> bytes:
     return lzma.LZMADecompressor().decompress(image[start : start + length])
 
 
-def _initramfs(version: str) -> Iterator[tuple[str, int, bytes]]:
-    """Name, mode and content of each file."""
+def _initramfs(version: str | None) -> Iterator[tuple[str, int, bytes]]:
+    """Name, mode and content of each file; without a version no modules."""
     for folder in ("bin", "proc", "sys", "dev", "rw", "lower", "new", "modules"):
         yield folder, 0o40755, b""
     yield "bin/busybox", 0o100755, Path("/bin/busybox").read_bytes()
     yield "init", 0o100755, _INIT.encode()
     order = []
-    for module in _MODULES:
+    for module in _MODULES if version else ():
         path = Path(f"/lib/modules/{version}/kernel/{module}.ko")
         if path.exists():
             order.append(path.name)

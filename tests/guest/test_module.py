@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -240,6 +241,32 @@ _MAKERS: list[Any] = [
     lambda c: _own(Op.IOAPIC_ADD, address=c.choice((0xFEC00000, 0xFED00000)), gsi_base=c.choice((0, 24, 40))),
     lambda c: _own(Op.MAP_SHARED_INFO, guest_physical=c.choice((0, 4096, 5))),
 ]  # fmt: skip
+
+
+def debug_kernel() -> Path | None:
+    """The tree that ./dev kernel-debug built, where it did."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dom0kit" / "kernel-debug"
+    found = sorted(cache.glob("*/finished"))
+    return found[-1].parent if found else None
+
+
+@pytest.mark.skipif(debug_kernel() is None, reason="no kernel with KASAN and lockdep here (./dev kernel-debug)")
+def test_random_ioctls_under_kasan_and_lockdep(tmp_path: Path) -> None:
+    """A minute; DOM0KIT_FUZZ_SECONDS asks for more. Any report of the kernel's checkers fails `run`."""
+    seconds = int(os.environ.get("DOM0KIT_FUZZ_SECONDS", "60"))
+    kernel = debug_kernel()
+    shutil.copy(module.built(kernel)[0], tmp_path)
+    result = run(
+        Machine(cpus=2, kernel=kernel),
+        f"insmod /out/dom0kit.ko && cd {module.ROOT} && {PYTHON} -m tests.guest.module_fuzz {seconds} {seconds}"
+        " && rmmod dom0kit && echo scan >/sys/kernel/debug/kmemleak && sleep 6 && echo scan >/sys/kernel/debug/kmemleak"
+        " && ! grep -A20 dom0kit /sys/kernel/debug/kmemleak",
+        tmp_path,
+        timeout=seconds * 1.5 + 300,
+    )
+    print(result.stdout)
+    assert result.status == 0, result.stdout + result.stderr + result.dmesg[-3000:]
+    assert "times unloaded" in result.stdout
 
 
 @pytest.mark.skipif(missing_xen() is not None, reason=missing_xen() or "")
