@@ -2,16 +2,14 @@
 """Names of vendors, devices, subsystems and classes, from the pci.ids file of the distribution (package pci.ids).
 
 Source: the format's description at the head of pci.ids itself. The file has 36,000 lines and a machine needs a hundred
-names, so nothing is parsed: each number is searched for when it is asked for. Vendors, and devices of a vendor, are in
-ascending order, so what was found before bounds the search for the next.
+names, so no line costs any Python of its own: the text is cut into vendors and, of a vendor that is asked for, into
+devices. Each piece begins with its number and its name; what belongs to it follows, a tab deeper.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
-from bisect import bisect_left
 from functools import cache
 from typing import Final
 
@@ -23,8 +21,10 @@ PLACES: Final = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids", "/usr/s
 """Where distributions put the file: Debian and Ubuntu, then Fedora and Arch, then others."""
 
 _LIMIT: Final = 16 << 20  # bytes; ten times today's file
-_NEXT_VENDOR: Final = re.compile(rb"\n[^\t#\n]")
-_NEXT_DEVICE: Final = re.compile(rb"\n\t?[^\t#\n]")
+_VENDOR: Final = re.compile(rb"\n(?=[0-9a-f]{4}  )")
+_CLASS: Final = re.compile(rb"\nC (?=[0-9a-f]{2}  )")
+_WITHIN: Final = re.compile(rb"\n\t(?=[0-9a-f])")
+"""What stands before a device of a vendor, or a sub-class of a class."""
 
 
 class ClassNames(msgspec.Struct, frozen=True):
@@ -35,61 +35,31 @@ class ClassNames(msgspec.Struct, frozen=True):
     interface: str | None
 
 
-class _Ascending:
-    """Lines of one level between two places of the text, their numbers ascending: found by search, and kept."""
-
-    def __init__(self, text: bytes | mmap.mmap, start: int, end: int, prefix: bytes) -> None:
-        self._text = text
-        self._prefix = prefix
-        self._numbers = [-1, 1 << 16]
-        self._places = [start, end]
-        self._absent: set[int] = set()
-
-    def find(self, number: int) -> int | None:
-        """Where the name of this number begins."""
-        at = bisect_left(self._numbers, number)
-        if self._numbers[at] == number:
-            return self._places[at]
-        if number in self._absent:
-            return None
-        key = b"%b%04x  " % (self._prefix, number)
-        found = self._text.find(key, self._places[at - 1], self._places[at])
-        if found < 0:
-            self._absent.add(number)
-            return None
-        place = found + len(key)
-        self._numbers.insert(at, number)
-        self._places.insert(at, place)
-        return place
-
-
 class PciIds:
     """The names in one pci.ids text. Every question is answered None where the text has no name."""
 
-    def __init__(self, text: bytes | mmap.mmap) -> None:
-        self._text = text if text[:1] == b"#" else b"\n" + text[:]
-        self._classes = max(self._text.rfind(b"\nC 00  "), 0) or len(self._text)
-        self._vendors = _Ascending(self._text, 0, self._classes, b"\n")
-        self._devices: dict[int, _Ascending] = {}
+    def __init__(self, text: bytes) -> None:
+        start = max(text.rfind(b"\nC 00  "), 0) or len(text)
+        self._vendors = _pieces(_VENDOR, text[:start], 6)
+        self._classes = _pieces(_CLASS, text[start:], 4)
+        self._devices: dict[int, dict[bytes, bytes]] = {}
         self._class_names: dict[int, ClassNames] = {}
 
     def vendor(self, vendor: int) -> str | None:
         """Name of a vendor (16 bits)."""
-        return self._line(self._vendors.find(vendor))
+        return _name(self._vendors.get(b"%04x  " % vendor))
 
     def device(self, vendor: int, device: int) -> str | None:
         """Name of a device, without the vendor's."""
-        return self._line(self._device(vendor, device))
+        return _name(self._device(vendor, device))
 
     def subsystem(self, vendor: int, device: int, subsystem_vendor: int, subsystem: int) -> str | None:
         """Name of a subsystem; where it is not listed but bears the device's own numbers, the device's name."""
-        place = self._device(vendor, device)
-        if place is None:
-            return None
-        name = self._within(place, _NEXT_DEVICE, b"\n\t\t%04x %04x  " % (subsystem_vendor, subsystem))
+        piece = self._device(vendor, device)
+        name = _below(piece, b"\n\t\t%04x %04x  " % (subsystem_vendor, subsystem))
         if name is None and (vendor, device) == (subsystem_vendor, subsystem):
-            name = place
-        return self._line(name)
+            name = _name(piece)
+        return name
 
     def class_names(self, class_code: int) -> ClassNames:
         """Names of base class, sub-class and programming interface of a 24-bit class code."""
@@ -109,39 +79,36 @@ class PciIds:
         return f"{kind}: {vendor} {device or f'device {function.device:04x}'}"
 
     def _find_class(self, class_code: int) -> ClassNames:
-        key = b"\nC %02x  " % (class_code >> 16 & 0xFF)
-        found = self._text.find(key, self._classes)
-        base = found + len(key) if found >= 0 else None
-        subclass = interface = None
-        if base is not None:
-            subclass = self._within(base, _NEXT_VENDOR, b"\n\t%02x  " % (class_code >> 8 & 0xFF))
-        if subclass is not None:
-            interface = self._within(subclass, _NEXT_DEVICE, b"\n\t\t%02x  " % (class_code & 0xFF))
-        return ClassNames(self._line(base), self._line(subclass), self._line(interface))
+        base = self._classes.get(b"%02x  " % (class_code >> 16 & 0xFF))
+        subclass = _pieces(_WITHIN, base or b"", 4).get(b"%02x  " % (class_code >> 8 & 0xFF))
+        return ClassNames(_name(base), _name(subclass), _below(subclass, b"\n\t\t%02x  " % (class_code & 0xFF)))
 
-    def _device(self, vendor: int, device: int) -> int | None:
+    def _device(self, vendor: int, device: int) -> bytes | None:
         devices = self._devices.get(vendor)
         if devices is None:
-            start = self._vendors.find(vendor)
-            if start is None:
-                return None
-            devices = _Ascending(self._text, start, self._end(start, _NEXT_VENDOR), b"\n\t")
+            devices = _pieces(_WITHIN, self._vendors.get(b"%04x  " % vendor, b""), 6)
             self._devices[vendor] = devices
-        return devices.find(device)
+        return devices.get(b"%04x  " % device)
 
-    def _end(self, start: int, following: re.Pattern[bytes]) -> int:
-        match = following.search(self._text, start)
-        return match.start() if match else len(self._text)
 
-    def _within(self, start: int, following: re.Pattern[bytes], key: bytes) -> int | None:
-        found = self._text.find(key, start, self._end(start, following))
-        return found + len(key) if found >= 0 else None
+def _pieces(separator: re.Pattern[bytes], text: bytes, width: int) -> dict[bytes, bytes]:
+    """The text cut at each separator, by the number and two blanks, `width` bytes, that a piece begins with."""
+    return {piece[:width]: piece for piece in separator.split(text)}
 
-    def _line(self, place: int | None) -> str | None:
-        if place is None:
-            return None
-        end = self._text.find(b"\n", place)
-        return self._text[place : end if end >= 0 else len(self._text)].decode(errors="replace").strip()
+
+def _name(piece: bytes | None) -> str | None:
+    """The name at the head of a piece, behind its number."""
+    return _below(piece, b"  ")
+
+
+def _below(piece: bytes | None, key: bytes) -> str | None:
+    """The rest of the line behind the first `key` in a piece."""
+    start = piece.find(key) if piece is not None else -1
+    if piece is None or start < 0:
+        return None
+    start += len(key)
+    end = piece.find(b"\n", start)
+    return piece[start : end if end >= 0 else len(piece)].decode(errors="replace").strip() or None
 
 
 @cache
@@ -150,8 +117,7 @@ def names(places: tuple[str | os.PathLike[str], ...] = PLACES) -> PciIds:
     for place in places:
         try:
             with open(place, "rb") as file:
-                size = min(os.fstat(file.fileno()).st_size, _LIMIT)
-                return PciIds(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
-        except (OSError, ValueError):  # absent; empty
+                return PciIds(file.read(_LIMIT))
+        except OSError:
             continue
     return PciIds(b"")
