@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,20 @@ def test_every_file_fits_its_schema() -> None:
     parse((FOLDER / "isolation.toml").read_bytes(), IsolationFile)
     parse((FOLDER / "alias.toml").read_bytes(), AliasFile)
     parse((FOLDER / "reset.toml").read_bytes(), ResetFile)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_part_of_toml_that_the_files_keep_to_reads_as_tomllib_does(path: Path) -> None:
+    text = path.read_text()
+    assert parse(text.encode(), dict[str, Any]) == tomllib.loads(text)
+
+
+@pytest.mark.parametrize(
+    "line", ["source", "source = 'a datasheet'", "[table]", 'a.b = "c"', "x = 1979-05-27", "x = [1, 2", "x = 1 # a \"b\""]
+)
+def test_other_toml_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse((GOOD + line + "\n").encode(), dict[str, Any])
 
 
 def test_ids_match_as_ranges_and_in_the_order_of_the_file() -> None:
