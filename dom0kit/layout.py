@@ -28,10 +28,8 @@ declaration as one construct object; both give equal values and equal bytes.
 from __future__ import annotations
 
 import functools
-import importlib
 import struct
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
@@ -39,25 +37,13 @@ from typing import Annotated, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from dom0kit.finding import Finding, Rule, Severity, rule
+from dom0kit.imports import importing, stand_in, system_name
 from dom0kit.serial import Hex
 
-
-def _stand_in(name: str) -> types.ModuleType:
-    """A module that imports the real one when something in it is asked for."""
-    module = types.ModuleType(name)
-    setattr(module, "__getattr__", lambda attribute: getattr(importlib.import_module(name), attribute))  # noqa: B010
-    return module
-
-
-# construct imports the debugger for its class Debugger, which nobody uses here: a third of its import time.
-_without_debugger = "pdb" not in sys.modules
-if _without_debugger:
-    sys.modules["pdb"] = _stand_in("pdb")
-try:
+# construct imports these for its debugger, its probe and its pickled fields: half of its import time.
+_LATE = {name: stand_in(name) for name in ("inspect", "pdb", "pickle", "traceback")}
+with importing({**_LATE, "platform": system_name()}):
     import construct
-finally:
-    if _without_debugger:
-        del sys.modules["pdb"]
 
 R = TypeVar("R", bound="Record")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dom0kit.part import Part
@@ -131,6 +130,8 @@ class _Interpretation:
     """The interpreter at work: launched here and now, asked and understood in a thread of its own."""
 
     def __init__(self, tables: Sequence[RawTable], functions: Sequence[RawFunction]) -> None:
+        from threading import Thread
+
         from dom0kit.acpi.aml_launch import Launch
 
         self._launch = Launch(tables, {function.sbdf: function.config for function in functions})

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dom0kit.cli import Unusable, UsageError, emit
+from dom0kit.imports import importing, stand_in
+
+# The command speaks English: argparse need not look for translations.
+_english = stand_in("gettext", gettext=lambda text: text, ngettext=lambda one, many, count: one if count == 1 else many)
+with importing({"gettext": _english}):
+    import argparse
 
 if TYPE_CHECKING:
     from dom0kit.platform import Platform
