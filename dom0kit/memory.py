@@ -289,7 +289,7 @@ _TYPES: Final = frozenset(
     }
 )
 """What Linux writes into /proc/iomem for entries of the map (arch/x86/kernel/e820.c); other lines are devices."""
-_LINE: Final = re.compile(r"^ *([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : (.{1,64}?) *$", re.MULTILINE)
+_LINE: Final = r"(?m)^ *([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : (.{1,64}?) *$"
 
 
 def _map(source: Source, findings: list[Finding]) -> tuple[tuple[MapRange, ...], MapFrom | None]:
@@ -326,7 +326,7 @@ def _map(source: Source, findings: list[Finding]) -> tuple[tuple[MapRange, ...],
 def parse_iomem(text: str) -> list[MapRange]:
     """Entries of the firmware's map in /proc/iomem; without root all addresses read as zero, and there are none."""
     ranges: list[MapRange] = []
-    for match in _LINE.finditer(text):
+    for match in re.finditer(_LINE, text):
         start, end, name = int(match[1], 16), int(match[2], 16), match[3]
         if name in _TYPES and start <= end and end and len(ranges) < MAX_RANGES:
             ranges.append(MapRange(start, end, name))

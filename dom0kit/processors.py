@@ -339,7 +339,7 @@ def _affinities(entries: list[_Entry], tables: Sequence[Table]) -> tuple[Finding
     return notes.findings()
 
 
-_PROCESSOR_ID: Final = re.compile(r"ID ([0-9A-Fa-f]{1,2})\b")
+_PROCESSOR_ID: Final = r"ID ([0-9A-Fa-f]{1,2})\b"
 """How the interpreter describes a Processor() object: its id, which is the UID of the MADT, in hexadecimal."""
 
 
@@ -352,7 +352,7 @@ def _add_namespace(entries: list[_Entry], namespace: Namespace) -> None:
     declared = {
         named.path: int(match[1], 16)
         for named in namespace.objects
-        if named.type == "Processor" and (match := _PROCESSOR_ID.match(named.detail))
+        if named.type == "Processor" and (match := re.match(_PROCESSOR_ID, named.detail))
     }
     for device in namespace.devices:
         if not (device.processor or device.hid == "ACPI0007"):
@@ -416,14 +416,14 @@ def _pxm(devices: Mapping[str, AmlDevice], path: str) -> int | None:
 
 # --- what the kernel says ---------------------------------------------------------------------------------------------
 
-_FIELD: Final = re.compile(r"^(processor|apicid)[ \t]*:[ \t]*(\d{1,10})[ \t]*$", re.MULTILINE)
+_FIELD: Final = r"(?m)^(processor|apicid)[ \t]*:[ \t]*(\d{1,10})[ \t]*$"
 
 
 def parse_cpuinfo(text: str) -> dict[int, int]:
     """Linux's processor numbers and their APIC ids, from /proc/cpuinfo of an x86 machine."""
     found: dict[int, int] = {}
     cpu: int | None = None
-    for name, number in _FIELD.findall(text):
+    for name, number in re.findall(_FIELD, text):
         if name == "processor":
             cpu = int(number)
         elif cpu is not None and len(found) < MAX_PROCESSORS:

@@ -74,16 +74,15 @@ class KernelView(msgspec.Struct, frozen=True):
 MAX_LINE: Final = 4096
 """Characters of a line that are looked at, behind the counts."""
 
-_OLD_CHIP: Final = re.compile(
-    r"((?:IR-)?(?:IO-APIC|PCI-MSI|DMAR-MSI|HPET-MSI|XT-PIC))-(edge|level|fasteoi)(?: +(.*))?$"
-)
-_NUMBER: Final = re.compile(r"(\d{1,20})(?:-(\S+))?", re.ASCII)
-_NO_NUMBER: Final = re.compile(r"(\S+)\s+-(\S+)(?:\s+(.*))?$")
-_LOG_LINE: Final = re.compile(
+# Patterns, compiled by re when they are first used: few sources have these files.
+_OLD_CHIP: Final = r"((?:IR-)?(?:IO-APIC|PCI-MSI|DMAR-MSI|HPET-MSI|XT-PIC))-(edge|level|fasteoi)(?: +(.*))?$"
+_NUMBER: Final = r"(?a)(\d{1,20})(?:-(\S+))?"
+_NO_NUMBER: Final = r"(\S+)\s+-(\S+)(?:\s+(.*))?$"
+_LOG_LINE: Final = (
     r"IOAPIC\[(\d{1,5})\]: apic_id (\d{1,5}), version (\d{1,5}), "
     r"address (0x[0-9a-fA-F]{1,16}), GSI (\d{1,10})-(\d{1,10})"
 )
-_IOMEM_LINE: Final = re.compile(r"^ *([0-9a-fA-F]{1,16})-[0-9a-fA-F]{1,16} : IOAPIC (\d{1,5}) *$", re.MULTILINE)
+_IOMEM_LINE: Final = r"(?m)^ *([0-9a-fA-F]{1,16})-[0-9a-fA-F]{1,16} : IOAPIC (\d{1,5}) *$"
 
 
 def parse_interrupts(text: str) -> tuple[KernelInterrupt, ...]:
@@ -107,12 +106,12 @@ def parse_interrupts(text: str) -> tuple[KernelInterrupt, ...]:
 
 def _interrupt(irq: int, text: str) -> KernelInterrupt:
     """From what follows the counts: chip, hardware number and flow, names of the drivers."""
-    if match := _OLD_CHIP.match(text) or _NO_NUMBER.match(text):
+    if match := re.match(_OLD_CHIP, text) or re.match(_NO_NUMBER, text):
         chip, flow, actions = match.groups()
         return KernelInterrupt(irq, chip, None, _trigger(flow), _names(actions or ""))
     words = text.split()
     for at, word in enumerate(words):  # a chip's name may have blanks in it: "Hyper-V PCIe MSI"
-        if at and (match := _NUMBER.fullmatch(word)):
+        if at and (match := re.fullmatch(_NUMBER, word)):
             trigger = _trigger(match[2] or "")
             return KernelInterrupt(irq, " ".join(words[:at]), int(match[1]), trigger, _names(" ".join(words[at + 1 :])))
     return KernelInterrupt(irq, words[0] if words else "", None, None, _names(" ".join(words[1:])))
@@ -132,7 +131,7 @@ def _names(text: str) -> tuple[str, ...]:
 def parse_boot_log(text: str) -> tuple[KernelIoapic, ...]:
     """The ``IOAPIC[n]`` lines of a kernel log, the first of each index, ascending."""
     found: dict[int, KernelIoapic] = {}
-    for match in _LOG_LINE.finditer(text):
+    for match in re.finditer(_LOG_LINE, text):
         index, id, version, first, last = (int(number) for number in match.group(1, 2, 3, 5, 6))
         found.setdefault(index, KernelIoapic(index, int(match[4], 16), id, version, first, last))
     return tuple(found[index] for index in sorted(found))
@@ -142,7 +141,7 @@ def parse_iomem_ioapics(text: str) -> tuple[KernelIoapic, ...]:
     """The ``IOAPIC n`` lines of /proc/iomem; without root the kernel writes zeros for addresses, and there are none."""
     found = {
         int(index): KernelIoapic(int(index), int(address, 16), None, None, None, None)
-        for address, index in _IOMEM_LINE.findall(text)
+        for address, index in re.findall(_IOMEM_LINE, text)
         if int(address, 16)
     }
     return tuple(found[index] for index in sorted(found))

@@ -9,6 +9,7 @@ Long text is read as a stream, and a row costs no Python of its own as long as i
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -31,21 +32,23 @@ from dom0kit.source.tree import (
 
 # ---- acpidump text
 
-TABLE_LINE: Final = re.compile(rb"^[ \t]*([!-~]{4}|RSDP|RSD PTR)\d* ?[ \t]*@ (?:0x)?([0-9A-Fa-f]{1,16})[ \t]*$", re.M)
-_ROW: Final = re.compile(rb"^[ \t]*([0-9A-Fa-f]{4,8}):[ \t]+((?:[0-9A-Fa-f]{2}[ \t]?){1,16})", re.M)
+# Patterns of what some texts have and others have not are compiled by re when they are first used.
+TABLE_LINE: Final = rb"(?m)^[ \t]*([!-~]{4}|RSDP|RSD PTR)\d* ?[ \t]*@ (?:0x)?([0-9A-Fa-f]{1,16})[ \t]*$"
+_ROW: Final = rb"(?m)^[ \t]*([0-9A-Fa-f]{4,8}):[ \t]+((?:[0-9A-Fa-f]{2}[ \t]?){1,16})"
 
 
 def read_acpidump(file: str, text: bytes) -> MemorySource:
     """The tables of an acpidump text, SSDTs in the order of its XSDT where it has one."""
     findings = Findings()
     found: list[tuple[int, bytes]] = []
-    heads = list(islice(TABLE_LINE.finditer(text := text.replace(b"\r", b"")), MAX_TABLES + 1))
+    text = text.replace(b"\r", b"")
+    heads = list(islice(re.finditer(TABLE_LINE, text), MAX_TABLES + 1))
     if len(heads) > MAX_TABLES:
         findings.add(TOO_MUCH, "source", f"more than {MAX_TABLES} ACPI tables in {file}; the rest is left out")
     for index, head in enumerate(heads[:MAX_TABLES]):
         end = heads[index + 1].start() if index + 1 < len(heads) else len(text)
         data = bytearray()
-        for row in _ROW.finditer(text, head.end(), end):
+        for row in re.compile(_ROW).finditer(text, head.end(), end):
             if int(row[1], 16) != len(data):
                 signature = head[1].decode("ascii")
                 findings.add(
@@ -101,7 +104,7 @@ def _signature(data: bytes) -> str:
 # ---- a folder of table files
 
 _ENDINGS: Final = (".dat", ".aml", ".bin", "")
-_BARE_NAME: Final = re.compile(r"[A-Z0-9_!]{4}\d*|iBFT")
+_BARE_NAME: Final = r"[A-Z0-9_!]{4}\d*|iBFT"
 
 
 def table_files(names: Iterable[str]) -> list[str]:
@@ -109,7 +112,7 @@ def table_files(names: Iterable[str]) -> list[str]:
     found = []
     for name in names:
         stem, ending = _split(name)
-        if ending in _ENDINGS and (_BARE_NAME.fullmatch(stem) if not ending else stem):
+        if ending in _ENDINGS and (re.fullmatch(_BARE_NAME, stem) if not ending else stem):
             found.append((natural(stem), _ENDINGS.index(ending), name))
     return [name for _, _, name in sorted(found)]
 
@@ -180,15 +183,19 @@ FUNCTION_LINE: Final = re.compile(rb"^((?:[0-9A-Fa-f]{4,8}:)?[0-9A-Fa-f]{2}:[0-9
 
 _DUMP: Final = b"\n00: "
 _DUMP_END: Final = re.compile(rb"\n(?![0-9A-Fa-f]{2,3}: )")
-_OFFSET: Final = re.compile(rb"\n([0-9A-Fa-f]{2,3}): ")
-_OFFSETS: Final = [b"%02x" % offset for offset in range(0, MAX_CONFIG, 16)]
-_HEX_ROW: Final = re.compile(rb"(?:[0-9A-Fa-f]{2}(?: |$)){0,16}")
-_STRAY_ROW: Final = re.compile(rb"\n[0-9A-Fa-f]{2,3}: [^\n]*")
+_OFFSET: Final = rb"\n([0-9A-Fa-f]{2,3}): "
+_WIDE: Final = b"\n100: "
+"""From here on an offset has three digits, not two."""
+_HIGH: Final = bytes(offset >> 8 for offset in range(0, MAX_CONFIG, 16))
+_LOW: Final = bytes(offset & 0xFF for offset in range(0, MAX_CONFIG, 16))
+"""The bytes of every row's offset."""
+_HEX_ROW: Final = rb"(?:[0-9A-Fa-f]{2}(?: |$)){0,16}"
+_STRAY_ROW: Final = rb"\n[0-9A-Fa-f]{2,3}: [^\n]*"
 _MAX_DUMP: Final = 1 << 16
 _MAX_BLOCK: Final = 1 << 20
 _MAX_BLOCKS: Final = 4 * MAX_FUNCTIONS
 
-_FACT: Final = re.compile(
+_FACT: Final = (
     rb"\n(?:\t| {1,8})(?:"
     rb"IOMMU group: (?P<iommu_group>\d+)"
     rb"|NUMA node: (?P<numa_node>\d+)"
@@ -199,7 +206,7 @@ _FACT: Final = re.compile(
     rb"|(?P<region>(?:\[virtual\] )?(?:Region \d|Expansion ROM)[^\n]*)"
     rb")"
 )
-_REGION: Final = re.compile(
+_REGION: Final = (
     rb"(?:\[virtual\] )?(?:Region (?P<index>[0-5]): (?:\[virtual\] )?(?P<kind>Memory|I/O ports)|Expansion ROM)"
     rb" at (?P<start>[0-9a-f]{1,16}|<[a-z-]+>)[^\n]*?\[size=(?P<size>\d{1,6})(?P<unit>[KMGTP]?)\]"
 )
@@ -272,7 +279,7 @@ def _stanzas(blocks: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, byt
         heads = list(FUNCTION_LINE.finditer(text))
         behind = text[: heads[0].start()] if heads else text
         if len(dump) < _MAX_DUMP:
-            dump += b"".join(match[0] for match in _STRAY_ROW.finditer(behind)) if dump else b""
+            dump += b"".join(match[0] for match in re.finditer(_STRAY_ROW, behind)) if dump else b""
             if not heads:
                 dump += rows
         for index, head in enumerate(heads):
@@ -325,21 +332,15 @@ def _blocks(file: str, chunks: Iterable[bytes], findings: Findings) -> Iterator[
 
 
 def _config(dump: bytes, address: Sbdf, findings: Findings) -> bytes:
-    parts = _OFFSET.split(dump)
-    offsets = parts[1::2]
-    rows = parts[2::2]
-    if offsets == _OFFSETS[: len(offsets)]:
-        try:
-            config = bytes.fromhex(b" ".join(rows).decode("ascii"))
-        except ValueError:
-            config = b""
-        if len(config) == 16 * len(rows):
-            if len(config) not in (64, 256, MAX_CONFIG):
-                findings.add(DAMAGED, f"pci:{address}", f"the dump ends after {len(config):#x} bytes")
-            return config
+    config = _complete(dump)
+    if config is not None:
+        if len(config) not in (64, 256, MAX_CONFIG):
+            findings.add(DAMAGED, f"pci:{address}", f"the dump ends after {len(config):#x} bytes")
+        return config
     # Something is not where it belongs: keep the rows that can be placed, zeros between them (as lspci -F does).
+    parts = re.split(_OFFSET, dump)
     whole = bytearray()
-    for offset, row in zip(offsets, rows, strict=True):
+    for offset, row in zip(parts[1::2], parts[2::2], strict=True):
         at = int(offset, 16)
         if not len(whole) <= at <= MAX_CONFIG - 16:
             findings.add(
@@ -349,7 +350,7 @@ def _config(dump: bytes, address: Sbdf, findings: Findings) -> bytes:
         if at > len(whole):
             findings.add(DAMAGED, f"pci:{address}", f"no row holds {len(whole):#x} to {at - 1:#x}; read as zeros")
             whole += bytes(at - len(whole))
-        match = _HEX_ROW.match(row)
+        match = re.match(_HEX_ROW, row)
         data = bytes.fromhex(match[0].decode("ascii")) if match is not None else b""
         whole += data
         if len(data) != 16:
@@ -357,12 +358,30 @@ def _config(dump: bytes, address: Sbdf, findings: Findings) -> bytes:
     return bytes(whole)
 
 
+def _complete(dump: bytes) -> bytes | None:
+    """The bytes of a dump whose rows have 16 each and follow one another from offset 0; None of any other."""
+    wide = dump.find(_WIDE)
+    narrow = dump if wide < 0 else dump[:wide]
+    # Every offset as four digits, so that a row is 18 bytes, and the offsets of all of them are two slices.
+    digits = narrow.replace(b"\n", b"00") + (dump[wide:].replace(b"\n", b"0") if wide >= 0 else b"")
+    try:
+        data = bytearray(unhexlify(digits.translate(None, b": \t")))
+    except ValueError:
+        return None
+    rows = len(data) // 18
+    if len(data) % 18 or rows > len(_LOW) or data[::18] != _HIGH[:rows] or data[1::18] != _LOW[:rows]:
+        return None
+    del data[::18]
+    del data[::17]
+    return bytes(data)
+
+
 def _attributes(text: bytes, address: Sbdf, slots: dict[str, bytes]) -> dict[str, str]:
     """What the decoded lines tell of the kernel's view, under the names that sysfs has for it."""
     attributes: dict[str, str] = {}
     resources = ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 7
     sized = False
-    for fact in _FACT.finditer(text):
+    for fact in re.finditer(_FACT, text):
         name = fact.lastgroup or ""
         value = fact[name].decode("ascii", "replace")
         if name == "region":
@@ -381,7 +400,7 @@ def _attributes(text: bytes, address: Sbdf, slots: dict[str, bytes]) -> dict[str
 
 def _region(line: bytes) -> tuple[int, str] | None:
     """Index and line of the kernel's ``resource`` file; None of a region whose size is not told."""
-    match = _REGION.match(line)
+    match = re.match(_REGION, line)
     if match is None:
         return None
     size = int(match["size"]) << 10 * (b"KMGTP".index(match["unit"]) + 1 if match["unit"] else 0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Final
@@ -13,8 +14,7 @@ from dom0kit.source import contents
 from dom0kit.source.errors import UnreadableSource
 from dom0kit.source.interface import Source
 
-_CHUNK: Final = 1 << 20
-_HEAD: Final = 1 << 16
+_CHUNK: Final = 1 << 16  # a buffer of this size is used again and again; a larger one is new memory each time
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_TEXT: Final = 256 << 20
 _MAX_ACPIDUMP: Final = 32 << 20
@@ -63,7 +63,7 @@ def combine(*, acpi: str | os.PathLike[str], pci: str | os.PathLike[str]) -> Sou
 
 
 def _file(name: str, descriptor: int, size: int) -> Source:
-    head = os.read(descriptor, _HEAD)
+    head = os.read(descriptor, _CHUNK)
     if not head:
         raise UnreadableSource(f"{name} is empty.")
 
@@ -90,9 +90,9 @@ def _file(name: str, descriptor: int, size: int) -> Source:
         if size > _MAX_ACPIDUMP:
             raise UnreadableSource(f"{name} is larger than {_MAX_ACPIDUMP >> 20} MiB.")
         whole = b"".join(text).decode("utf-16", "replace").encode("ascii", "replace")
-        head, text = whole[:_HEAD], iter((whole,))
+        head, text = whole[:_CHUNK], iter((whole,))
     head = head.removeprefix(_BOM).replace(b"\r", b"")
-    if dumps.TABLE_LINE.search(head):
+    if b"@ " in head and re.search(dumps.TABLE_LINE, head):
         if size > _MAX_ACPIDUMP:
             raise UnreadableSource(f"{name} is larger than any acpidump text.")
         return dumps.read_acpidump(name, b"".join(text))

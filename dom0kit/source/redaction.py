@@ -28,26 +28,24 @@ _ROUNDS: Final = 100_000
 MAX_FILE_BYTES: Final = 32 << 20
 """Of all files of the kernel's together."""
 
-_MAC: Final = re.compile(
-    rb"(?<![0-9A-Fa-f:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:-])"
-)
-_MAC_IN_NAME: Final = re.compile(rb"\b(?:en|wl|ww|ib|sl)x[0-9a-f]{12}(?![0-9a-f])")
-_UUID: Final = re.compile(rb"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b")
-_PASS_THROUGH: Final = re.compile(rb"_AUXMAC_#([0-9A-Fa-f]{12})#")
+# Patterns, compiled by re when they are first used: a fingerprint needs one of them.
+_MAC: Final = rb"(?<![0-9A-Fa-f:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:-])"
+_MAC_IN_NAME: Final = rb"\b(?:en|wl|ww|ib|sl)x[0-9a-f]{12}(?![0-9a-f])"
+_UUID: Final = rb"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b"
+_PASS_THROUGH: Final = rb"_AUXMAC_#([0-9A-Fa-f]{12})#"
 """A MAC address that firmware hands to the dock's network adapter, in AML."""
-_RELEASE: Final = re.compile(rb"(?s)(Linux version \d+(?:\.\d+)*(?:-\d+)?).*")
+_RELEASE: Final = rb"(?s)(Linux version \d+(?:\.\d+)*(?:-\d+)?).*"
 """The kernel's version without its suffix, builder, host, compiler and date."""
 
-_ARGUMENT_NAMES: Final = re.compile(
-    r"(?:acpi|apic|irq|intel_iommu|amd_iommu|iommu|intremap|msi|pci|pcie|mem|memory|memmap|memhp|numa|cpu|nr_cpus|maxcpus"
+_ARGUMENT_NAMES: Final = (
+    r"(?a)(?:acpi|apic|irq|intel_iommu|amd_iommu|iommu|intremap|msi|pci|pcie|mem|memory|memmap|memhp|numa|cpu|nr_cpus|maxcpus"
     r"|possible_cpus|isolcpus|nohz|rcu_nocbs|hotplug|movable|efi|x2apic|nox2apic|noapic|nolapic|lapic|nosmp|noirq|threadirqs"
     r"|swiotlb|vfio|kvm|xen|dom0|ioapic|nomodeset|quiet|ro|rw|splash|debug|earlyprintk|crashkernel|reserve|tsc|clocksource"
-    r"|hpet|mitigations|hugepages|default_hugepagesz|hugepagesz|panic|reboot|console|loglevel)(?:[_.-][\w.-]*)?",
-    re.ASCII,
+    r"|hpet|mitigations|hugepages|default_hugepagesz|hugepagesz|panic|reboot|console|loglevel)(?:[_.-][\w.-]*)?"
 )
 """Kernel parameters that say how the machine is run; all others are left out."""
-_HARMLESS_VALUE: Final = re.compile(r"[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\"", re.ASCII)
-_ARGUMENT: Final = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+_HARMLESS_VALUE: Final = r"(?a)[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\""
+_ARGUMENT: Final = r'(?:[^\s"]|"[^"]*"?)+'
 
 _KEY_TABLES: Final = {b"MSDM": 56, b"IBFT": 36, b"iBFT": 36}
 """Tables that are secrets from this offset on: a Windows product key; iSCSI names and passwords."""
@@ -87,8 +85,8 @@ class Redaction:
                 found.append("keys")
         elif signature == b"NFIT":
             data = self._nfit(data, found)
-        data = _PASS_THROUGH.sub(
-            lambda match: b"_AUXMAC_#" + self._digits("mac", match[1].lower()).upper() + b"#", data
+        data = re.sub(
+            _PASS_THROUGH, lambda match: b"_AUXMAC_#" + self._digits("mac", match[1].lower()).upper() + b"#", data
         )
         for literal in self._literals:
             data = data.replace(literal, self._digits("serial", literal))
@@ -150,23 +148,23 @@ class Redaction:
         if path == "proc/cmdline":
             data = self._command_line(data)
         if path == "proc/version":
-            data = _RELEASE.sub(rb"\1 redacted\n", data)
+            data = re.sub(_RELEASE, rb"\1 redacted\n", data)
         if path in _FREE_TEXT or path.startswith("sys/class/dmi/"):
             for literal in self._literals:
                 data = data.replace(literal, self._digits("serial", literal))
-        data = _MAC.sub(lambda match: self._mac(match[0], match[1]), data)
-        data = _MAC_IN_NAME.sub(lambda match: match[0][:3] + self._digits("mac", match[0][3:]), data)
-        return _UUID.sub(lambda match: self._uuid(match[0]), data)
+        data = re.sub(_MAC, lambda match: self._mac(match[0], match[1]), data)
+        data = re.sub(_MAC_IN_NAME, lambda match: match[0][:3] + self._digits("mac", match[0][3:]), data)
+        return re.sub(_UUID, lambda match: self._uuid(match[0]), data)
 
     def _command_line(self, data: bytes) -> bytes:
         """The parameters that say how the machine is run; one word ``redacted`` stands for all others."""
-        words = _ARGUMENT.findall(data.decode("ascii", "replace").replace("\ufffd", "?"))
+        words = re.findall(_ARGUMENT, data.decode("ascii", "replace").replace("\ufffd", "?"))
         kept = []
         for word in words:
             name, _, value = word.partition("=")
             if word == "--":  # arguments of init
                 break
-            if _ARGUMENT_NAMES.fullmatch(name) and _HARMLESS_VALUE.fullmatch(value):
+            if re.fullmatch(_ARGUMENT_NAMES, name) and re.fullmatch(_HARMLESS_VALUE, value):
                 kept.append(word)
         return " ".join((*kept, *["redacted"] * (len(kept) < len(words)))).encode() + b"\n"
 
