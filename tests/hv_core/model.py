@@ -1259,9 +1259,16 @@ class Model:
         if vector is None:
             return None
         self.in_service[cpu].remove(vector)
-        self.remote_irr -= {place for place in self.remote_irr if entries[place] & 0xFF == vector}
+        self.remote_irr -= {place for place in self.remote_irr if self._carries(place, entries[place]) == vector}
         self._settle()
         return vector
+
+    def _carries(self, place: Place, entry: int) -> int | None:
+        """The vector an entry stands for: AMD-Vi's have none in them, their remapper knows it."""
+        if self.entry_format is not Format.AMD_VI:
+            return entry & 0xFF
+        bound = self.ioapics[place[0]][place[1]].bound if place[0] in self.ioapics else None
+        return None if bound is None else bound[1]
 
 
 def sbdf_of(segment: int, bus: int, devfn: int) -> int:
