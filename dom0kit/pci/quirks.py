@@ -251,9 +251,9 @@ _PAIR: Final = r"(?m)^(\w+) = ([^\[\n]*|\[[^\]]*\])$"
 def _json(text: str) -> str:
     """JSON of the part of TOML that the files keep to; ValueError for what is no part of it.
 
-    Arrays of tables; a key and its value a line; values as in JSON, but numbers also in hexadecimal, and arrays also with
-    a comma behind the last element; comments of a whole line, or behind a value and without quotation marks. tomllib
-    takes 5 ms, most of it to be imported, which each start would feel; a test holds that it reads the same.
+    Arrays of tables; a key and its value a line; values as in JSON, but numbers also in hexadecimal, and arrays also
+    with a comma behind the last element; comments of a whole line, or behind a value and without quotation marks.
+    tomllib takes 5 ms, most of it to be imported, which each start would feel; a test holds that it reads the same.
     """
     top, *rest = re.split(_TABLE, re.sub(_COMMENT, "", text))
     tables: dict[str, list[str]] = {}

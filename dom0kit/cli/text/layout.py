@@ -42,23 +42,28 @@ def columns(rows: Sequence[Sequence[Cell]], *, right: Iterable[int] = (), gap: s
     What is last in its line may be longer than its column: it pushes nothing aside.
     """
     to_right = frozenset(right)
-    filled = []
+    measured = []
     widths: dict[int, int] = {}
     for row in rows:
-        lengths = [len(_text(cell)) for cell in row]
+        lengths = [len(cell) if type(cell) is str and cell.isprintable() else len(_text(cell)) for cell in row]
         while lengths and not lengths[-1]:
             lengths.pop()
-        filled.append((row, lengths))
+        measured.append((row, lengths))
         for index, length in enumerate(lengths):
             if (index < len(lengths) - 1 or index in to_right) and length > widths.get(index, 0):
                 widths[index] = length
     result = []
-    for row, lengths in filled:
+    for row, lengths in measured:
         cells: list[Cell] = []
+        space = ""
         for index, length in enumerate(lengths):
             padding = " " * (widths.get(index, 0) - length)
-            before, after = (padding, "") if index in to_right else ("", padding)
-            cells += (gap + before, row[index], after) if index else (before, row[index], after)
+            if index in to_right:
+                space, padding = space + padding, ""
+            if space:
+                cells.append(space)
+            cells.append(row[index])
+            space = padding + gap
         result.append(Line(cells))
     return result
 
