@@ -1,133 +1,285 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One hypercall NUMBER, command COMMAND, any argument, from any caller, to a core that has just started on a
- * small machine with a function and a second domain: no access out of bounds, no overflow, no endless
- * loop; a call that is refused leaves the counts of everything as they were.
+ * hv_hypercall, for every caller, number, command and argument, whatever the domains are: each handler is reached only
+ * for a domain that is present, those that change the machine only from domain 0, ours only with a good header and
+ * reserved fields zero; the argument's size never passes the union; the answer is a status, counted when it is a
+ * refusal. The handlers themselves are replaced: what they do is the fuzzers' and the random walk's business.
  */
-#include "../core/acpi_static.c"
-
-#undef HEADER_BYTES
-#define place_of function_place_of
-#include "../core/domain.c"
-#undef place_of
-#include "../core/core.c"
-#include "../core/ioapic.c"
-#include "../core/irq.c"
-#include "../core/msi.c"
 #include "../core/physdev.c"
-#include "../core/shared_info.c"
-#include "../core/vector.c"
 
 #include "proof.h"
 
-#define ADDRESS 0xfec00000ull
-
 static struct hv_core core;
+static uint32_t caller;
+static union hv_argument argument;
+static uint32_t handled; /* how many handlers were reached */
 
-static void nothing(void *home)
+static void lock(void *home)
 {
     (void)home;
 }
 
-static bool read_nothing(void *home, uint64_t address, void *to, uint32_t bytes)
+static const struct hv_operations operations = {.lock = lock, .unlock = lock};
+
+static enum hv_status any_status(void)
 {
-    (void)home;
-    (void)address;
-    (void)to;
-    (void)bytes;
-    return false;
+    enum hv_status status = (enum hv_status)(0 - any_u8());
+
+    assume(status >= HV_NOT_SUPPORTED);
+    handled++;
+    return status;
 }
 
-static enum hv_status map(void *home, uint64_t address)
+static void demand_domain(uint32_t domain)
 {
-    (void)home;
-    return address == ADDRESS || any_bool() ? HV_OK : HV_NO_DEVICE;
+    assert(domain < HV_LIMIT_DOMAINS && core.domain[domain].present);
+    assert(caller == 0 || domain == caller); /* nobody else reaches another domain */
 }
 
-static void unmap(void *home, uint64_t address)
+static enum hv_status for_domain(uint32_t domain)
 {
-    (void)home;
-    (void)address;
+    demand_domain(domain);
+    return any_status();
 }
 
-static uint32_t model_read(void *home, uint64_t address, uint8_t index)
+static enum hv_status privileged_only(void)
 {
-    (void)home;
-    (void)address;
-    return index == 1 ? 0x10020u : 0x10000u; /* two pins, masked */
+    assert(caller == 0);
+    return for_domain(caller);
 }
 
-static void model_write(void *home, uint64_t address, uint8_t index, uint32_t value)
+static void demand_header(uint32_t bytes)
 {
-    (void)home;
-    (void)address;
-    (void)value;
-    assert(index >= 0x10 && index < 0x14);
+    assert(argument.header.version == HV_ABI_VERSION && argument.header.bytes == bytes && argument.header.zero == 0);
 }
 
-static void end(void *home, uint64_t address, uint8_t pin, uint8_t vector)
+static enum hv_status own_privileged(uint32_t bytes)
 {
-    (void)home;
-    (void)address;
-    (void)vector;
-    assert(pin < 2);
+    demand_header(bytes);
+    return privileged_only();
 }
 
-static enum hv_status remap(void *home, uint16_t source, uint32_t apic_id, uint8_t vector)
+static enum hv_status own_for_domain(uint32_t domain, uint32_t bytes)
 {
-    (void)home;
-    (void)source;
-    (void)apic_id;
-    (void)vector;
-    return HV_OK;
+    demand_header(bytes);
+    return for_domain(domain);
 }
 
-static enum hv_status map_shared_info(void *home, uint64_t guest_physical)
+/* ---- Handlers ---- */
+
+enum hv_status hv_domain_named(const struct hv_core *c, uint32_t by, uint32_t named, uint32_t *domain)
 {
-    (void)home;
-    (void)guest_physical;
-    return HV_OK;
+    (void)c;
+    assert(by == caller);
+    *domain = named == HV_DOMID_SELF ? by : named;
+    if (*domain == by)
+        return HV_OK;
+    if (by != 0)
+        return HV_NOT_PERMITTED;
+    return *domain < HV_LIMIT_DOMAINS && core.domain[*domain].present ? HV_OK : HV_NO_DOMAIN;
 }
 
-static const struct hv_operations operations = {
-    nothing, nothing, read_nothing, map, unmap, model_read, model_write, end, remap, map_shared_info, nothing,
-};
+#define HANDLER(name, ...) enum hv_status name(struct hv_core *c, __VA_ARGS__)
 
-/* What hv_core_start does without tables, but for clearing memory: static memory is clear. */
-static void start(void)
+HANDLER(hv_irq_status_query, uint32_t by, struct hv_irq_status_query *q)
 {
-    struct hv_pci_device_add_pxm add = {{0}};
-    struct hv_domain_create create = {.domain = 1};
-    uint32_t pins;
+    return for_domain(by);
+}
 
-    core.operations = &operations;
-    core.mode = MODE;
-    core.cpus.reachable = 0xfe;
-    core.message_free[0] = ~0ull;
-    hv_domain_make(&core, 0, 0);
-    assert(hv_cpu_add(&core.cpus, 0) == HV_OK);
-    assert(hv_ioapic_take(&core, ADDRESS, 0, false, &pins) == HV_OK);
-    assert(hv_function_add(&core, &add) == HV_OK);
-    assert(hv_domain_create(&core, &create) == HV_OK);
-    hv_shared_update(&core);
+HANDLER(hv_apic_read, uint32_t by, uint64_t address, uint32_t reg, uint32_t *value)
+{
+    *value = any_u32();
+    return for_domain(by);
+}
+
+HANDLER(hv_apic_write, uint32_t by, uint64_t address, uint32_t reg, uint32_t value)
+{
+    return for_domain(by);
+}
+
+HANDLER(hv_alloc_irq_vector, uint32_t by, struct hv_alloc_irq_vector *alloc)
+{
+    return for_domain(by);
+}
+
+HANDLER(hv_eoi, uint32_t by, uint32_t irq)
+{
+    return for_domain(by);
+}
+
+HANDLER(hv_map_gsi, uint32_t domain, struct hv_map_pirq *map)
+{
+    assert(map->type == HV_MAP_PIRQ_GSI);
+    return for_domain(domain);
+}
+
+HANDLER(hv_map_msi, uint32_t domain, struct hv_map_pirq *map)
+{
+    assert(map->type == HV_MAP_PIRQ_MSI || map->type == HV_MAP_PIRQ_MSI_SEG || map->type == HV_MAP_PIRQ_MULTI_MSI);
+    return for_domain(domain);
+}
+
+HANDLER(hv_unmap_pirq, uint32_t domain, uint32_t pirq)
+{
+    assert(pirq <= 0x7fffffffu);
+    return for_domain(domain);
+}
+
+HANDLER(hv_setup_gsi, uint32_t by, const struct hv_setup_gsi *setup)
+{
+    return for_domain(by);
+}
+
+HANDLER(hv_function_add, const struct hv_pci_device_add_pxm *add)
+{
+    return privileged_only();
+}
+
+HANDLER(hv_function_remove, uint32_t sbdf)
+{
+    return privileged_only();
+}
+
+struct hv_function *hv_function_find(struct hv_core *c, uint32_t sbdf)
+{
+    (void)privileged_only();
+    return any_bool() ? &core.function[0] : NULL;
+}
+
+void hv_function_quiet(struct hv_core *c, struct hv_function *function)
+{
+    (void)privileged_only();
+}
+
+uint32_t hv_pirq_from(const struct hv_core *c, int32_t type)
+{
+    return any_u32();
+}
+
+uint32_t hv_pirq_find(const struct hv_domain *domain, uint32_t from, uint32_t count)
+{
+    demand_domain((uint32_t)(domain - core.domain));
+    return any_u32();
+}
+
+HANDLER(hv_map_shared_info, uint64_t at)
+{
+    return own_privileged(sizeof(struct hv_map_shared_info));
+}
+
+HANDLER(hv_hand_over, const struct hv_hand_over *hand_over)
+{
+    return own_privileged(sizeof(struct hv_hand_over));
+}
+
+HANDLER(hv_ioapic_take, uint64_t address, uint32_t gsi_base, bool mask, uint32_t *pins)
+{
+    assert(mask); /* what appears while we run is silent */
+    *pins = any_u32();
+    return own_privileged(sizeof(struct hv_ioapic_add));
+}
+
+HANDLER(hv_ioapic_remove, uint64_t address)
+{
+    return own_privileged(sizeof(struct hv_ioapic_remove));
+}
+
+void hv_shared_update(struct hv_core *c)
+{
+    assert(caller == 0);
+}
+
+HANDLER(hv_domain_create, struct hv_domain_create *create)
+{
+    return own_privileged(sizeof(struct hv_domain_create));
+}
+
+HANDLER(hv_domain_destroy, uint32_t number)
+{
+    assert(argument.domain_destroy.zero == 0);
+    (void)own_privileged(sizeof(struct hv_domain_destroy));
+    return own_for_domain(number, sizeof(struct hv_domain_destroy));
+}
+
+HANDLER(hv_assign_device, uint32_t domain, const struct hv_pci_device *device)
+{
+    (void)own_privileged(sizeof(struct hv_assign_device));
+    return own_for_domain(domain, sizeof(struct hv_assign_device));
+}
+
+HANDLER(hv_release_device, uint32_t domain, const struct hv_pci_device *device)
+{
+    (void)own_privileged(sizeof(struct hv_assign_device));
+    return own_for_domain(domain, sizeof(struct hv_assign_device));
+}
+
+HANDLER(hv_assign_gsi, uint32_t domain, uint32_t gsi)
+{
+    (void)own_privileged(sizeof(struct hv_assign_gsi));
+    return own_for_domain(domain, sizeof(struct hv_assign_gsi));
+}
+
+HANDLER(hv_release_gsi, uint32_t domain, uint32_t gsi)
+{
+    (void)own_privileged(sizeof(struct hv_assign_gsi));
+    return own_for_domain(domain, sizeof(struct hv_assign_gsi));
+}
+
+HANDLER(hv_query_vector, uint32_t domain, struct hv_query_vector *query)
+{
+    return own_for_domain(domain, sizeof(struct hv_query_vector));
+}
+
+HANDLER(hv_set_affinity, uint32_t domain, const struct hv_set_affinity *affinity)
+{
+    assert(affinity->zero == 0);
+    return own_for_domain(domain, sizeof(struct hv_set_affinity));
+}
+
+HANDLER(hv_read_interrupt, uint32_t domain, struct hv_read_interrupt *read)
+{
+    return own_for_domain(domain, sizeof(struct hv_read_interrupt));
+}
+
+HANDLER(hv_msi_read, uint32_t domain, struct hv_msi *msi)
+{
+    assert(msi->zero == 0);
+    return own_for_domain(domain, sizeof(struct hv_msi));
+}
+
+HANDLER(hv_msi_write, uint32_t domain, const struct hv_msi *msi)
+{
+    assert(msi->zero == 0);
+    return own_for_domain(domain, sizeof(struct hv_msi));
 }
 
 void prove(void)
 {
-    union hv_argument argument;
-    uint32_t ioapics, functions, messages, domains;
+    uint32_t number = any_u32();
+    uint32_t command = any_u32();
+    uint64_t calls;
+    uint64_t refused;
     enum hv_status status;
 
-    start();
-    ioapics = core.ioapics;
-    functions = core.functions;
-    messages = core.messages;
-    domains = core.domains;
+    core.operations = &operations;
+    core.domain[0].present = true;
+    for (uint32_t i = 1; i < HV_LIMIT_DOMAINS; i++)
+        core.domain[i].present = any_bool();
+    core.calls = calls = any_u32();
+    core.calls_refused = refused = any_u32();
+    core.ecam_ranges = any_u32();
+    assume(core.ecam_ranges <= HV_LIMIT_ECAM_RANGES);
+    core.reports = any_u32();
+    assume(core.reports <= HV_LIMIT_REPORTS);
     __CPROVER_havoc_object(&argument);
-    assert(hv_argument_bytes(NUMBER, COMMAND) <= sizeof(argument));
-    status = hv_hypercall(&core, any_u32(), NUMBER, COMMAND, &argument);
+    caller = any_u32();
+
+    assert(hv_argument_bytes(number, command) + hv_argument_more_bytes(number, command, &argument) <= sizeof(argument));
+    status = hv_hypercall(&core, caller, number, command, &argument);
     assert(status <= HV_OK && status >= HV_NOT_SUPPORTED);
-    if (status != HV_OK)
-        assert(core.ioapics == ioapics && core.functions == functions && core.messages == messages &&
-               core.domains == domains);
+    assert(core.calls == calls + 1 && core.calls_refused == refused + (status != HV_OK));
+    if (hv_argument_bytes(number, command) == 0)
+        assert(status == HV_NO_CALL && handled == 0);
+    else if (caller >= HV_LIMIT_DOMAINS || !core.domain[caller].present)
+        assert(status == HV_NO_DOMAIN && handled == 0);
 }

@@ -44,6 +44,11 @@ CHECKS = [
 ]
 
 
+SMALL = (
+    "CPUS=1", "IOAPICS=1", "DOMAINS=3", "PIRQS=64", "MESSAGES=64", "FUNCTIONS=1", "GSIS=16", "ECAM_RANGES=2", "REPORTS=2",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Proof:
     """`file`.c with these macros defined; every loop is unrolled `unwind` times, and shown to need no more."""
@@ -59,6 +64,7 @@ def proofs() -> list[Proof]:
     found = [Proof(name, name) for name in ("bits", "madt_step", "entry", "message")]
     for name in ("vector_find", "vector_run"):
         found += [Proof(f"{name}-{order}", name, ("HV_LIMIT_CPUS=1", f"ORDER={order}")) for order in range(6)]
+    found.append(Proof("dispatcher", "dispatcher", tuple(f"HV_LIMIT_{limit}" for limit in SMALL)))
     return found
 
 
