@@ -230,6 +230,8 @@ void hv_message_release(struct hv_core *core, uint32_t number)
     struct hv_domain *domain = &core->domain[message->domain];
 
     unlink_message(core, (uint16_t)number);
+    /* The device may still send it, when the vector is another's. */
+    (void)hv_remap(core, core->message_format, HV_SOURCE_MESSAGE(number), (struct hv_binding){0});
     hv_unbind(core, message->domain, &message->bound);
     hv_unbind(core, message->domain, &message->drained);
     domain->source[message->pirq] = HV_SOURCE_NONE;

@@ -225,7 +225,7 @@ static enum hv_status remap(void *home, uint16_t source, uint32_t apic_id, uint8
 
     if (source >= HV_SOURCES)
         return HV_OUT_OF_RANGE;
-    machine->target[source] = (struct target){.apic_id = apic_id, .vector = vector, .present = true};
+    machine->target[source] = (struct target){.apic_id = apic_id, .vector = vector, .present = vector != 0};
     return HV_OK;
 }
 

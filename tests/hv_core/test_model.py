@@ -391,3 +391,18 @@ def test_a_level_interrupt_in_service_keeps_its_trigger() -> None:
     assert refusal(dom0.setup_gsi, Gsi(0), Trigger.EDGE, Polarity.HIGH) is Status.BUSY
     assert real.digest() == before
     dom0.setup_gsi(Gsi(0), Trigger.LEVEL, Polarity.LOW)
+
+
+def test_a_message_that_is_no_more_reaches_nobody() -> None:
+    """A device may go on sending it when its vector is another's."""
+    real, dom0 = started(apic_ids=(0,), message_format=Format.VTD)
+    dom0.pci_device_add(NIC)
+    for _ in range(2):
+        first = dom0.map_msi(NIC, 32)
+        words = [dom0.msi_read(first + number) for number in range(32)]
+        handle = words[0].address >> 5 & 0x7FFF
+        for number in range(32):
+            assert real.message(words[0].address, number, handle + number) is Status.OK
+        dom0.pci_device_reset(NIC)
+        for number in range(32):
+            assert real.message(words[0].address, number, handle + number) is Status.OUT_OF_RANGE

@@ -138,7 +138,7 @@ processors = of_machine(lambda machine: [*range(len(machine.model.apic_ids))] * 
 registers = st.one_of(st.integers(0x10, 0x30), st.integers(0, 0xFF), st.sampled_from([0x100, 0x10010]))
 devices = st.builds(
     lambda segment, bus, devfn: abi.PciDevice(seg=segment, bus=bus, devfn=devfn),
-    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([0, 0, 0, 1, 0xFFFF]),
     st.sampled_from([0, 0, 1]),
     st.integers(0, 3),
 )
@@ -231,6 +231,7 @@ class StateMachine(RuleBasedStateMachine):
             for number in range(min((ioapic.version >> 16 & 0xFF) + 1, PINS))
         ]
         self.last = (0, abi.HYPERCALL_PHYSDEV, Physdev.EOI, bytes(4))
+        self.sent: list[tuple[int, int]] = []
         self.read()
         self.check()
         firmware = sorted(invariants.firmware_reports(self.readings))
@@ -480,8 +481,8 @@ class StateMachine(RuleBasedStateMachine):
         entry: int = 0, table: int = 0,
     ) -> Status:  # fmt: skip
         argument = abi.MapPirqArgument(
-            domid=domain & 0xFFFF, type=type, index=index, pirq=min(pirq, (1 << 31) - 1), bus=bus, devfn=devfn,
-            entry_nr=entry, table_base=table,
+            domid=domain & 0xFFFF, type=type, index=index, pirq=min(pirq, (1 << 31) - 1),
+            bus=bus - (bus >> 31 << 32), devfn=devfn, entry_nr=entry, table_base=table,
         )  # fmt: skip
         return self.physdev(caller, Physdev.MAP_PIRQ, argument)
 
@@ -697,29 +698,46 @@ class StateMachine(RuleBasedStateMachine):
             self.end(target[0])
         self.line(place, False)
 
-    @precondition(lambda self: hasattr(self, "model") and bool(self.model.messages))
-    @rule(irq=messages)
-    def send(self, irq: int) -> None:
-        """A device sends what msi_read says."""
-        for number, domain in self.model.domains.items():
-            message = domain.pirqs.get(irq)
-            if not isinstance(message, Message):
-                continue
-            msi = abi.Msi(header=abi.Header(version=1, bytes=32), domain=number, irq=irq)
-            argument = layout(abi.Msi).build(msi)
-            status, answer = self.reader.call(0, abi.HYPERCALL_DOM0KIT, Op.MSI_READ, argument)
-            if status is Status.OK:
-                self.send_words(message, *struct.unpack_from("<QI", answer, 16))
+    def words(self, message: Message) -> tuple[int, int] | None:
+        """Address and data that msi_read gives for a message."""
+        msi = abi.Msi(header=abi.Header(version=1, bytes=32), domain=message.domain, irq=message.pirq)
+        status, answer = self.reader.call(0, abi.HYPERCALL_DOM0KIT, Op.MSI_READ, layout(abi.Msi).build(msi))
+        address, data = struct.unpack_from("<QI", answer, 16)
+        return (address, data) if status is Status.OK else None
 
-    def send_words(self, message: Message, address: int, data: int) -> None:
-        handle = 0
-        if self.model.message_format is Format.VTD and address & 16:
-            handle = (address >> 5 & 0x7FFF) + (data & 0xFFFF if address & 8 else 0)
-        elif self.model.message_format is Format.AMD_VI:
-            return  # its table is the function's own, which the machine's model does not have
-        arrived = self.model.sent(message)
-        status = self.real.message(address, data, handle)
-        assert (status is Status.OK) == arrived, f"a message of {message} was {status.name}"
+    def handle(self, words: tuple[int, int]) -> int | None:
+        """The place in VT-d's table that a message names; None when it is not remapped."""
+        address, data = words
+        if self.model.message_format is not Format.VTD or not address & 16:
+            return None
+        return (address >> 5 & 0x7FFF) + (address >> 2 & 1) * 0x8000 + (data & 0xFFFF if address & 8 else 0)
+
+    # AMD-Vi's table is each function's own, which the modelled machine does not have.
+    @precondition(lambda self: bool(self.model.messages) and self.model.message_format is not Format.AMD_VI)
+    @rule(place=st.integers(0, 63))
+    def send(self, place: int) -> None:
+        """A device sends what msi_read says."""
+        message = self.model.messages[place % len(self.model.messages)]
+        words = self.words(message)
+        if words is not None:
+            self.sent.append(words)
+            arrives = self.model.sent(message)
+            status = self.real.message(*words, self.handle(words) or 0)
+            assert (status is Status.OK) == arrives, f"{message} was {status.name}"
+            self.read()
+            self.check()
+
+    @precondition(lambda self: bool(self.sent) and self.model.mode is Mode.INTERCEPT)
+    @rule(place=st.integers(0, 63))
+    def send_again(self, place: int) -> None:
+        """What msi_read once said reaches, through a remapper, the message that has its place now, or nobody."""
+        words = self.sent[place % len(self.sent)]
+        handle = self.handle(words)
+        if handle is None:
+            return
+        now = [each for each in self.model.messages if self.handle(self.words(each) or (0, 0)) == handle]
+        arrives = any(self.model.sent(each) for each in now)
+        assert (self.real.message(*words, handle) is Status.OK) == arrives
         self.read()
         self.check()
 

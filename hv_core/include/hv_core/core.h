@@ -34,7 +34,7 @@ struct hv_operations {
     /* Ends a level interrupt whose local APIC sends no EOI message (EOI register, or a model). */
     void (*ioapic_end)(void *home, uint64_t address, uint8_t pin, uint8_t vector);
     /* Intercept mode, remapped formats: points the remapping table's entry of a source (VT-d: the handle) to a
-     * processor. */
+     * processor; vector 0: to nobody, which is not refused. */
     enum hv_status (*remap)(void *home, uint16_t source, uint32_t apic_id, uint8_t vector);
     /* Puts the two shared_info pages at a guest-physical address, read-only; 0: takes them away. */
     enum hv_status (*map_shared_info)(void *home, uint64_t guest_physical);
