@@ -9,13 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from dom0kit.acpi.tables.dmar import Dmar
-from dom0kit.acpi.tables.ivrs import Ivrs
 from dom0kit.acpi.tables.madt import Ioapic, Madt
 from dom0kit.acpi.tables.table import Table
 from dom0kit.address import Sbdf
 from dom0kit.finding import Finding
-from dom0kit.iommu import amd, vtd
 from dom0kit.iommu.facts import InterruptSource, IommuFacts, IommuKind, RegionSource, ReservedRegion, SourceOfInterrupts
 from dom0kit.iommu.rules import BOTH, IOAPIC_TWICE, IOAPIC_UNKNOWN, IOAPIC_UNNAMED, SHARED_REGION, UNSERVED
 from dom0kit.pci import isolation
@@ -40,12 +37,25 @@ def observe_iommu(
     known: dict[Sbdf, Function] = {}
     for function in functions:
         known.setdefault(function.sbdf, function)
-    dmar, ivrs = _first(tables, Dmar), _first(tables, Ivrs)
+    dmar = ivrs = None
+    signatures = {table.signature for table in tables}  # a machine has one of the two, or none
+    if "DMAR" in signatures:
+        from dom0kit.acpi.tables.dmar import Dmar
+
+        dmar = _first(tables, Dmar)
+    if "IVRS" in signatures:
+        from dom0kit.acpi.tables.ivrs import Ivrs
+
+        ivrs = _first(tables, Ivrs)
     if dmar is not None:
+        from dom0kit.iommu import vtd
+
         facts, findings = vtd.observe(dmar[0], dmar[1], vtd.Machine(known, topology, {}))
         if ivrs is not None:
             findings.append(BOTH.at(f"table:{ivrs[0]}", f"{dmar[0]} is there, too"))
     elif ivrs is not None:
+        from dom0kit.iommu import amd
+
         facts, findings = amd.observe(ivrs[0], ivrs[1], known)
     else:
         return IommuFacts(), ()
