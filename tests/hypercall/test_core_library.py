@@ -13,7 +13,7 @@ from dom0kit.abi import ARGUMENTS, Mode, Status
 from dom0kit.address import Gsi, Polarity, Trigger
 from dom0kit.hypercall.core_library import Access, CoreLibrary, IoapicModel, LibraryMissing, ModelMachine, load
 from dom0kit.layout import layout
-from tests.hv_core.machines import FIRST, cpu, ioapic, machine, madt
+from tests.hv_core.machines import FIRST, LIBRARY, cpu, ioapic, machine, madt
 
 MASKED, IRR, LEVEL = 1 << 16, 1 << 14, 1 << 15
 
@@ -69,6 +69,15 @@ def test_remote_irr_belongs_to_the_hardware() -> None:
     assert made.take(0) is None, "what was in service was not sent again when the entry was unmasked"
 
 
+def test_an_edge_is_the_raising_of_a_line() -> None:
+    made = booted(0)
+    made.domain(0).apic_write(FIRST, 0x12, 0x31)
+    for high, pending in ((True, True), (True, False), (False, False), (True, True)):
+        made.line(FIRST, 1, high)
+        assert (made.take(0) is not None) == pending
+        made.end(0)
+
+
 def test_a_higher_class_interrupts_a_lower_one() -> None:
     made = booted(0)
     dom0 = made.domain(0)
@@ -118,13 +127,13 @@ def test_what_is_not_there() -> None:
     with pytest.raises(ValueError, match="pin 24"):
         made.plug_ioapic(IoapicModel(address=FIRST + 0x1000, entries={24: 0}))
     with pytest.raises(ValueError, match="memory at 0xffffffffffffffff"):
-        ModelMachine(memory=[((1 << 64) - 1, b"12")])
+        ModelMachine(memory=[((1 << 64) - 1, b"12")], library=LIBRARY)
     with pytest.raises(ValueError, match="memory at 0x1000"):
-        ModelMachine(memory=[(0x1000, b"")])
+        ModelMachine(memory=[(0x1000, b"")], library=LIBRARY)
     with pytest.raises(ValueError, match="no vector, pIRQ or message is free, or a limit"):
-        ModelMachine(memory=[(0x1000 * number, b"1") for number in range(257)])
+        ModelMachine(memory=[(0x1000 * number, b"1") for number in range(257)], library=LIBRARY)
     with pytest.raises(ValueError, match="IOAPIC at"):
-        ModelMachine(ioapics=[IoapicModel(address=0x1000 * number) for number in range(1, 258)])
+        ModelMachine(ioapics=[IoapicModel(address=0x1000 * number) for number in range(1, 258)], library=LIBRARY)
 
 
 def test_the_log_keeps_the_first() -> None:
@@ -205,7 +214,7 @@ def test_what_a_benchmark_measures_leaves_no_trace() -> None:
     with pytest.raises(ValueError, match="refused"):
         made.nanoseconds_an_apic_write(FIRST + 0x1000, 10)
     with pytest.raises(ValueError, match="refused"):
-        ModelMachine().nanoseconds_a_vector(10)
+        ModelMachine(library=LIBRARY).nanoseconds_a_vector(10)
 
 
 def test_a_variant_that_is_not_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_a_list_of_interrupts_is_read_to_its_end() -> None:
 
 def test_a_list_that_does_not_go_on_ends() -> None:
     with pytest.raises(ValueError, match="goes back from 100 to 100"):
-        list(Recorder(interrupt(100, Kind.GSI, 9, 9), interrupt(100, Kind.GSI, 9, 9)).interrupts(0))
+        list(islice(Recorder(*[interrupt(100, Kind.GSI, 9, 9)] * 9).interrupts(0), 9))
     with pytest.raises(HypercallRefused, match="NO_DOMAIN"):
         list(Recorder((Status.NO_DOMAIN, b"")).interrupts(5))
 
