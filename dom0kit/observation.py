@@ -16,7 +16,7 @@ from dom0kit.source.interface import RawFunction, RawTable, Source, SourceKind
 
 if TYPE_CHECKING:
     from dom0kit.acpi.namespace import Namespace
-    from dom0kit.acpi.tables import Table
+    from dom0kit.acpi.tables import Header, Table
     from dom0kit.finding import Finding
     from dom0kit.platform import Machine, Platform
 
@@ -196,7 +196,10 @@ def describe(source: Source, tables: Sequence[Table]) -> Machine:
 
     from dom0kit.platform import Machine
 
-    headers = {table.signature: table.header for table in reversed(tables) if table.header is not None}
+    headers: dict[str, Header] = {}
+    for table in tables:
+        if table.header is not None:
+            headers.setdefault(table.signature, table.header)
     header = headers.get("FACP") or headers.get("DSDT") or next(iter(headers.values()), None)
     version = (_line(source, "proc/version") or "").removeprefix("Linux version ").partition(" ")[0]
     return Machine(
