@@ -15,7 +15,7 @@ from pathlib import Path
 
 from recordings.synthetic import MACHINES as SYNTHETIC
 from recordings.virtual import MACHINES as VIRTUAL
-from tests.guest.machine import GuestFailed, Machine, run
+from tests.guest import GuestFailed, Machine, run
 
 REPOSITORY = Path(__file__).parent.parent
 RECORDINGS = REPOSITORY / "dom0kit" / "recordings"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.guest.machine import Machine
+from tests.guest import Machine
 
 _Q35 = """
 -device intel-iommu,intremap=on

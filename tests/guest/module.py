@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.guest.machine import kernel_version
+from tests.guest.images import kernel_version
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from dom0kit.hypercall.core_library import IoapicModel, ModelMachine
 from dom0kit.layout import Record, layout
 from dom0kit.simulation import memory_image
 from dom0kit.source.interface import RawTable
-from tests.guest import module
-from tests.guest.machine import Machine, Result, missing, missing_xen, run
+from tests.guest import Machine, boot, debug_kernel, missing, missing_xen, module, run
 
 pytestmark = [
     pytest.mark.guest,
@@ -29,20 +27,17 @@ pytestmark = [
     pytest.mark.skipif(module.missing() is not None, reason=module.missing() or ""),
 ]
 PYTHON = module.ROOT / ".venv" / "bin" / "python"
-WAIT = "touch /out/ready; while [ ! -e /out/go ]; do sleep 0.1; done"
 
 
-def drive(machine: Machine, out: Path, what: str, *, load: str = "", **more: Any) -> dict[str, Any]:
-    """Loads the module, runs the driver, unloads; what the driver saw."""
-    shutil.copy(module.built()[0], out)
-    command = (
-        f"insmod /out/dom0kit.ko {load} && cd {module.ROOT} && {PYTHON} -m tests.guest.module_driver {what} && {WAIT} "
-        "&& rmmod dom0kit && test ! -e /dev/dom0kit"
-    )
-    result: Result = run(machine, command, out, **{"meanwhile": lambda monitor: None, "timeout": 180, **more})
-    assert result.status == 0, result.stdout + result.stderr + result.dmesg[-2000:]
+def drive(machine: Machine, out: Path, what: str, *, load: str = "") -> tuple[dict[str, Any], list[int]]:
+    """Loads the module, runs the driver, unloads; what the driver saw, and QEMU's redirection entries after it."""
+    with boot(machine, out) as guest:
+        guest.load(module.built()[0], load)
+        guest.run(f"cd {module.ROOT} && {PYTHON} -m tests.guest.module_driver {what}", timeout=180).check()
+        entries = list(guest.qmp.info_pic()[0].written)
+        guest.run("rmmod dom0kit && test ! -e /dev/dom0kit").check()
     seen: dict[str, Any] = json.loads((out / "seen").read_text())
-    return seen
+    return seen, entries
 
 
 def test_it_builds_without_a_warning() -> None:
@@ -60,10 +55,7 @@ def test_modinfo_is_complete() -> None:
 
 
 def test_everything_on_plain_linux(tmp_path: Path) -> None:
-    qemu: list[int] = []
-    seen = drive(
-        Machine(cpus=2), tmp_path, "everything", meanwhile=lambda monitor: qemu.extend(monitor.redirection_entries())
-    )
+    seen, qemu = drive(Machine(cpus=2), tmp_path, "everything")
     assert seen["backend"] == "LOOPBACK"
     good = seen["good"]
     hardware = [entry & ~0x5000 for entry in good.pop("hardware")]
@@ -125,16 +117,10 @@ def test_everything_on_plain_linux(tmp_path: Path) -> None:
 
 
 def test_entries_of_remapped_interrupts(tmp_path: Path) -> None:
-    qemu: list[int] = []
-    machine = Machine(devices=("-device", "intel-iommu,intremap=on"), append="intel_iommu=on")
     (tmp_path / "calls").write_text("")
-    seen = drive(machine, tmp_path, "replay", meanwhile=_reads(qemu))
+    seen, qemu = drive(Machine(iommu="intel", append="intel_iommu=on"), tmp_path, "replay")
     assert [entry & ~0x5000 for entry in seen["entries"]] == qemu
     assert any(entry >> 48 & 1 for entry in qemu), "the guest remaps interrupts"
-
-
-def _reads(into: list[int]) -> Any:
-    return lambda monitor: into.extend(monitor.redirection_entries())
 
 
 @pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.name.lower())
@@ -142,7 +128,7 @@ def test_the_module_answers_as_the_library(tmp_path: Path, mode: Mode) -> None:
     """Invariant 8: the same calls, on the same machine, with equal limits, get the same answers."""
     calls = list(_calls(random.Random(8), 4000))
     (tmp_path / "calls").write_text("".join(f"{number} {command} {data.hex()}\n" for number, command, data in calls))
-    seen = drive(Machine(cpus=2), tmp_path, "replay", load=f"direct={int(mode is Mode.DIRECT)}")
+    seen, _ = drive(Machine(cpus=2), tmp_path, "replay", load=f"direct={int(mode is Mode.DIRECT)}")
     tables = [RawTable(name, bytes.fromhex(data)) for name, data in seen["tables"].items()]
     memory, rsdp, _ = memory_image(tables)
     ioapic = IoapicModel(address=0xFEC00000, entries=dict(enumerate(entry & ~0x5000 for entry in seen["entries"])))
@@ -243,25 +229,18 @@ _MAKERS: list[Any] = [
 ]  # fmt: skip
 
 
-def debug_kernel() -> Path | None:
-    """The tree that ./dev kernel-debug built, where it did."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dom0kit" / "kernel-debug"
-    found = sorted(cache.glob("*/finished"))
-    return found[-1].parent if found else None
-
-
-@pytest.mark.skipif(debug_kernel() is None, reason="no kernel with KASAN and lockdep here (./dev kernel-debug)")
+@pytest.mark.skipif(debug_kernel.built() is None, reason="no kernel with KASAN and lockdep here (./dev kernel-debug)")
 def test_random_ioctls_under_kasan_and_lockdep(tmp_path: Path) -> None:
     """A minute; DOM0KIT_FUZZ_SECONDS asks for more. Any report of the kernel's checkers fails `run`."""
     seconds = int(os.environ.get("DOM0KIT_FUZZ_SECONDS", "60"))
-    kernel = debug_kernel()
-    shutil.copy(module.built(kernel)[0], tmp_path)
+    kernel = debug_kernel.built()
     result = run(
         Machine(cpus=2, kernel=kernel),
         f"insmod /out/dom0kit.ko && cd {module.ROOT} && {PYTHON} -m tests.guest.module_fuzz {seconds} {seconds}"
         " && rmmod dom0kit && echo scan >/sys/kernel/debug/kmemleak && sleep 6 && echo scan >/sys/kernel/debug/kmemleak"
         " && ! grep -A20 dom0kit /sys/kernel/debug/kmemleak",
         tmp_path,
+        files=[module.built(kernel)[0]],
         timeout=seconds * 1.5 + 300,
     )
     print(result.stdout)
@@ -271,8 +250,7 @@ def test_random_ioctls_under_kasan_and_lockdep(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(missing_xen() is not None, reason=missing_xen() or "")
 def test_domain_0_of_real_xen(tmp_path: Path) -> None:
-    qemu: list[int] = []
-    seen = drive(Machine(xen=True, memory=2048), tmp_path, "xen", meanwhile=_reads(qemu), timeout=240)
+    seen, qemu = drive(Machine(xen="pv", memory=2048), tmp_path, "xen")
     entries = seen.pop("entries")
     # What the driver wrote afterwards (pins 19 and 20) QEMU shows, and the driver's reading does not.
     assert [entry for pin, entry in enumerate(entries) if pin not in (19, 20)] == [

@@ -17,7 +17,7 @@ from dom0kit.observation import observe
 from dom0kit.source.recognise import open_source
 from recordings.make import REPOSITORY
 from recordings.virtual import MACHINES
-from tests.guest.machine import Machine, missing, run
+from tests.guest import Machine, missing, run
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 

@@ -17,7 +17,7 @@ from dom0kit.pci.isolation import compare
 from dom0kit.pci.reset import resets
 from dom0kit.pci.topology import build
 from dom0kit.source.interface import RawFunction, RawTable
-from tests.guest.machine import Machine, missing, run
+from tests.guest import Machine, missing, run
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
