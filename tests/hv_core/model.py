@@ -292,7 +292,8 @@ class Model:
             given = self._argument(record, data)
             if caller not in self.domains:
                 refuse(Status.NO_DOMAIN)
-            answer = self._physdev(Physdev(command), given) if number == 33 else self._own(Op(command), given)
+            is_ours = number == abi.HYPERCALL_DOM0KIT
+            answer = self._own(Op(command), given) if is_ours else self._physdev(Physdev(command), given)
         except Refused as refused:
             return refused.status, data
         self._settle()
@@ -621,7 +622,7 @@ class Model:
             return self._map_msi(domain, given)
         return refuse(Status.INVALID)
 
-    def _lowest_pirq(self, domain: int, type: int, count: int) -> int:
+    def lowest_pirq(self, domain: int, type: int, count: int) -> int:
         """The lowest free pIRQ with as many free behind it: from 16 on, for messages from the number of GSIs on."""
         start = 16
         if type != MapPirq.GSI and 16 <= self.gsi_end < self.limits.pirqs:
@@ -634,7 +635,7 @@ class Model:
     def _pirq(self, domain: int, given: abi.MapPirqArgument, count: int) -> int:
         """The pIRQ, the first of a run, that a map_pirq gives."""
         if given.pirq < 0:
-            return self._lowest_pirq(domain, given.type, count)
+            return self.lowest_pirq(domain, given.type, count)
         if given.pirq + count > self.limits.pirqs:
             refuse(Status.OUT_OF_RANGE)
         if any(given.pirq + index in self.domains[domain].pirqs for index in range(count)):
@@ -693,7 +694,7 @@ class Model:
     def _get_free_pirq(self, given: abi.GetFreePirq) -> Record:
         if given.type not in (MapPirq.MSI, MapPirq.GSI, MapPirq.MSI_SEG):
             refuse(Status.INVALID)
-        return msgspec.structs.replace(given, pirq=self._lowest_pirq(self._caller, given.type, 1))
+        return msgspec.structs.replace(given, pirq=self.lowest_pirq(self._caller, given.type, 1))
 
     def _pci_mmcfg_reserved(self, given: abi.PciMmcfgReserved) -> Record:
         if given.flags > abi.PCI_MMCFG_RESERVED:

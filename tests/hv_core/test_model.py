@@ -146,7 +146,7 @@ def test_few_and_many_gsis() -> None:
     """Messages' pIRQs begin behind the GSIs, but not below 16, and at 16 where the GSIs are more than the pIRQs."""
     for base, expected in ((0, 16), (100, 106), (122, 16), (1000, 16)):
         model = alone(ioapics=(Ioapic(address=FIRST, base=base, version=0x50011),))
-        assert model._lowest_pirq(0, MapPirq.MSI, 1) == expected
+        assert model.lowest_pirq(0, MapPirq.MSI, 1) == expected
 
 
 # ---- The checks, on what breaks them ----
@@ -406,3 +406,16 @@ def test_a_message_that_is_no_more_reaches_nobody() -> None:
         dom0.pci_device_reset(NIC)
         for number in range(32):
             assert real.message(words[0].address, number, handle + number) is Status.OUT_OF_RANGE
+
+
+def test_a_vector_of_firmwares_is_not_given_to_others() -> None:
+    """Given back, it is as little for devices as it was before."""
+    machine = Machine(apic_ids=(0,), ioapics=(Ioapic(address=FIRST, base=0, entries={0: 0xF5, 1: 0x1F}),))
+    real, _ = pair(machine, small())
+    dom0 = real.domain(0)
+    assert [dom0.query_vector(gsi).vector for gsi in (0, 1)] == [0xF5, 0x1F]
+    for gsi in (0, 1):
+        dom0.unmap_pirq(dom0.map_gsi(Gsi(gsi)))
+    dom0.pci_device_add(NIC)
+    vectors = {dom0.query_vector(dom0.map_msix(NIC, entry, TABLE)).vector for entry in range(60)}
+    assert vectors <= set(range(0x20, 0xF0)) - {0x80}
