@@ -16,11 +16,11 @@ import msgspec
 
 from dom0kit.acpi.namespace import AmlDevice, Namespace, parent
 from dom0kit.acpi.tables.fadt import Fadt
-from dom0kit.acpi.tables.madt import LocalApic, LocalApicAddressOverride, LocalX2apic, Madt
+from dom0kit.acpi.tables.madt import LocalApic, LocalApicAddressOverride, LocalX2apic, Madt, of_mat
 from dom0kit.acpi.tables.srat import LocalApicAffinity, LocalX2apicAffinity, Srat
 from dom0kit.acpi.tables.table import Table
 from dom0kit.finding import Finding, Severity, rule
-from dom0kit.layout import Notes, layout
+from dom0kit.layout import Notes
 from dom0kit.source.interface import Source
 
 MAX_PROCESSORS: Final = 1 << 16
@@ -372,12 +372,7 @@ def _add_namespace(entries: list[_Entry], namespace: Namespace) -> None:
 
 def _madt_entry(mat: str | None) -> _Entry | None:
     """The processor of a _MAT buffer; None for an empty one, and for the broadcast id."""
-    try:
-        data = bytes(8) + bytes.fromhex(mat or "")
-    except ValueError:
-        return None
-    madt = layout(Madt).parse(data, 0, len(data), Notes("aml:_MAT"))
-    for entry in madt.entries if isinstance(madt, Madt) else ():
+    for entry in of_mat(mat):
         if isinstance(entry, LocalApic) and entry.apic_id != 0xFF:
             id, x2apic = entry.apic_id, False
         elif isinstance(entry, LocalX2apic) and entry.x2apic_id != 0xFFFFFFFF:

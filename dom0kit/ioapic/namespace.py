@@ -11,10 +11,9 @@ from typing import Final
 
 from dom0kit.acpi.namespace import AmlDevice, Namespace, parent
 from dom0kit.acpi.resources import AddressRange, FixedMemory, Memory, RangeKind
-from dom0kit.acpi.tables.madt import Ioapic, Madt
+from dom0kit.acpi.tables.madt import Ioapic, of_mat
 from dom0kit.address import Sbdf
 from dom0kit.ioapic.controllers import IoapicDevice
-from dom0kit.layout import Notes, layout
 
 IDS: Final = frozenset({"ACPI0009", "ACPI000A", "PNP0003"})
 
@@ -40,7 +39,7 @@ def is_below(path: str, absent: set[str]) -> bool:
 
 
 def _read(device: AmlDevice, function: Sbdf | None) -> IoapicDevice:
-    entry = _madt_entry(device.mat)
+    entry = next((entry for entry in of_mat(device.mat) if isinstance(entry, Ioapic)), None)
     gsi_base = device.gsb if device.gsb is not None else entry.gsi_base if entry is not None else None
     id = entry.ioapic_id if entry is not None else device.uid if isinstance(device.uid, int) else None
     if gsi_base is not None and not 0 <= gsi_base <= 0xFFFFFFFF:
@@ -60,14 +59,3 @@ def _address(device: AmlDevice) -> int | None:
         if isinstance(resource, AddressRange) and resource.kind is RangeKind.MEMORY:
             return resource.minimum
     return None
-
-
-def _madt_entry(mat: str | None) -> Ioapic | None:
-    """The IOAPIC entry of a _MAT buffer, which holds one MADT entry or several."""
-    try:
-        data = bytes(8) + bytes.fromhex(mat or "")
-    except ValueError:
-        return None
-    madt = layout(Madt).parse(data, 0, len(data), Notes("aml:_MAT"))
-    entries = madt.entries if isinstance(madt, Madt) else ()
-    return next((entry for entry in entries if isinstance(entry, Ioapic)), None)

@@ -23,6 +23,7 @@ from dom0kit.layout import (
     bits,
     entries,
     enumerated,
+    layout,
     raw,
     terminated_text,
 )
@@ -500,6 +501,19 @@ class Madt(OpenRecord, frozen=True, kw_only=True, tag="madt"):
     local_apic_address: U32
     flags: MadtFlags
     entries: Annotated[tuple[MadtEntry, ...], entries()]
+
+
+def of_mat(mat: Hex | None) -> tuple[MadtEntry, ...]:
+    """The entries in a buffer that a ``_MAT`` gave (ACPI 6.5, section 6.2.11), of the kinds that a MADT has.
+
+    There are none in what is no buffer; what cannot be walked is a `Rest`.
+    """
+    try:
+        data = bytes(layout(Madt).size) + bytes.fromhex(mat or "")
+    except ValueError:
+        return ()
+    madt = layout(Madt).parse(data, 0, len(data), Notes("aml:_MAT"))
+    return madt.entries if madt is not None else ()
 
 
 def check(madt: Madt, header: Header, notes: Notes) -> None:
