@@ -50,10 +50,13 @@ def routed(
     sta: int | None = None,
     index: int = 0,
     depends: tuple[RegionAccess, ...] = (),
+    sta_depends: tuple[RegionAccess, ...] = (),
     status: str = "AE_OK",
 ) -> PrtRoute:
-    evaluations = (Evaluation(f"{LINK}._CRS", status, depends),) if crs is not None or status != "AE_OK" else ()
-    link = AmlDevice(path=LINK, hid="PNP0C0F", crs=crs, prs=prs, sta=sta, evaluations=evaluations)
+    evaluations = [Evaluation(f"{LINK}._CRS", status, depends)] if crs is not None or status != "AE_OK" else []
+    if sta is not None:
+        evaluations.append(Evaluation(f"{LINK}._STA", "AE_OK", sta_depends))
+    link = AmlDevice(path=LINK, hid="PNP0C0F", crs=crs, prs=prs, sta=sta, evaluations=tuple(evaluations))
     entry = PrtEntry(device=3, pin=IntxPin.A, source=LINK, source_index=index)
     route = resolve(entry, Namespace(devices=(link,)))
     assert (route.gsi is None) == (route.reason is not None)
@@ -169,6 +172,64 @@ def test_unrecorded_hardware_is_the_reason_unless_there_is_no_choice() -> None:
     assert routed(crs=irq(11), prs=irq(10, 11), depends=UNRECORDED).reason is NoGsi.LINK_UNRECORDED
     assert routed(crs=irq(), prs=irq(10, 11), depends=UNRECORDED).reason is NoGsi.LINK_UNRECORDED
     assert routed(crs=irq(11), prs=irq(10), depends=UNRECORDED).gsi == 10
+
+
+def test_a_status_from_unrecorded_hardware_does_not_say_that_it_is_disabled() -> None:
+    for sta in (0xB, 9):
+        route = routed(crs=irq(11), prs=irq(10, 11), sta=sta, sta_depends=UNRECORDED)
+        assert route.reason is NoGsi.LINK_UNRECORDED
+    assert routed(crs=irq(11), prs=irq(10, 11), sta=0xB).gsi == 11
+
+
+FIRST = f"_PRT: link {LINK}, index 0"
+ANY = "_PRS: 10, 11 possible"
+UNPROGRAMMED = NoGsi.LINK_UNPROGRAMMED.value
+
+
+@pytest.mark.parametrize(
+    ("route", "steps"),
+    [
+        (
+            routed(crs=irq(11), prs=irq(10, 11)),
+            [FIRST, "_CRS: set to 11", "level, active low by the link's descriptor"],
+        ),
+        (
+            routed(crs=irq(11), prs=irq(10), depends=UNRECORDED),
+            [
+                FIRST,
+                "_CRS: depends on hardware that was not recorded",
+                "_PRS: only 10 is possible",
+                "level, active low by the link's descriptor",
+            ],
+        ),
+        (
+            routed(crs=irq(11), prs=irq(11, 10), depends=UNRECORDED),
+            [FIRST, "_CRS: depends on hardware that was not recorded", ANY, NoGsi.LINK_UNRECORDED.value],
+        ),
+        (routed(crs=irq(11), prs=irq(11, 10), sta=9), [FIRST, "_STA: 0x9, disabled", ANY, UNPROGRAMMED]),
+        (routed(crs=irq(), prs=irq(11, 10)), [FIRST, "_CRS: no interrupt", ANY, UNPROGRAMMED]),
+        (routed(crs=irq(), prs=irq(0)), [FIRST, "_CRS: no interrupt", "_PRS: nothing possible", UNPROGRAMMED]),
+        (
+            routed(status="AE_NOT_FOUND", prs=irq(11, 10)),
+            [FIRST, "_CRS: AE_NOT_FOUND", ANY, NoGsi.LINK_FAILED.value],
+        ),
+        (routed(sta=0xB), [FIRST, "neither _CRS nor _PRS", NoGsi.LINK_NO_RESOURCES.value]),
+        (routed(prs=irq(10, 11)), [FIRST, ANY, UNPROGRAMMED]),
+        (routed(sta=4), [FIRST, "_STA: 0x4, not present", NoGsi.LINK_ABSENT.value]),
+    ],
+)
+def test_every_step_of_the_way_is_told(route: PrtRoute, steps: list[str]) -> None:
+    assert list(route.steps) == steps
+    assert route.link == LINK
+
+
+def test_what_is_possible_is_told_where_nothing_is_programmed() -> None:
+    assert routed(prs=irq(11, 0, 10)).possible == (10, 11)
+    assert routed(crs=irq(11), prs=irq(11, 0, 10), depends=UNRECORDED).possible == (10, 11)
+
+
+def test_a_gsi_has_32_bits() -> None:
+    assert resolve(PrtEntry(device=1, pin=IntxPin.A, source_index=0x1_2345_6789), Namespace()).gsi == 0x2345_6789
 
 
 def test_a_disabled_link_is_not_programmed() -> None:
