@@ -21,8 +21,8 @@ from dom0kit.acpi.tables.slit import Slit
 from dom0kit.acpi.tables.srat import MemoryAffinity, Srat
 from dom0kit.acpi.tables.table import Table
 from dom0kit.finding import Finding, Severity, rule
-from dom0kit.layout import Notes
 from dom0kit.source.interface import Source
+from dom0kit.walker import Notes
 
 TOP: Final = 1 << 64
 """Addresses end here."""

@@ -20,8 +20,8 @@ from dom0kit.acpi.tables.madt import LocalApic, LocalApicAddressOverride, LocalX
 from dom0kit.acpi.tables.srat import LocalApicAffinity, LocalX2apicAffinity, Srat
 from dom0kit.acpi.tables.table import Table
 from dom0kit.finding import Finding, Severity, rule
-from dom0kit.layout import Notes
 from dom0kit.source.interface import Source
+from dom0kit.walker import Notes
 
 MAX_PROCESSORS: Final = 1 << 16
 """Processors that are kept, and numbers of a CPU list that are believed."""

@@ -16,7 +16,8 @@ import msgspec
 from dom0kit import abi
 from dom0kit.abi import Feature, InterruptFlag, IrqStatus, Kind, MapPirq, Mode, Op, PciDev, Physdev, Report, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
-from dom0kit.layout import Notes, Record, layout
+from dom0kit.layout import Record, layout
+from dom0kit.walker import Notes
 
 SELF: Final = abi.DOMID_SELF
 

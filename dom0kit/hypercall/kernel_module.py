@@ -17,7 +17,8 @@ from dom0kit import abi
 from dom0kit.abi import AmlType, BackendKind, Physdev, Status
 from dom0kit.hypercall.interface import Hypervisor
 from dom0kit.hypercall.shared_info import NotShared, SharedInfo, parse_shared_info
-from dom0kit.layout import Notes, Record, layout
+from dom0kit.layout import Record, layout
+from dom0kit.walker import Notes
 
 A = TypeVar("A", bound=Record)
 

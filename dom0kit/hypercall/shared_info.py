@@ -10,7 +10,8 @@ import msgspec
 from dom0kit import abi
 from dom0kit.abi import Format, SharedBlock, SharedIoapic
 from dom0kit.address import Gsi
-from dom0kit.layout import Notes, layout
+from dom0kit.layout import layout
+from dom0kit.walker import Notes
 
 
 class NotShared(ValueError):

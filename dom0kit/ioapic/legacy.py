@@ -28,7 +28,7 @@ from dom0kit.acpi.tables.table import Table
 from dom0kit.address import IoapicPin, Polarity, Trigger
 from dom0kit.finding import Finding, Severity, rule
 from dom0kit.ioapic.controllers import IoapicSet, madts
-from dom0kit.layout import Notes
+from dom0kit.walker import Notes
 
 ISA_INTERRUPTS: Final = 16
 MAX_NMIS: Final = 1 << 16

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dom0kit import layout as declared
 from dom0kit.acpi.tables import everything
-from dom0kit.layout import BitField, ByLength, ByType, Layout, OpenRecord, Record, Rest, Unknown, layout
+from dom0kit.layout import BitField, Layout, OpenRecord, Record, Rest, Unknown, layout
+from dom0kit.walker import ByLength, ByType
 
 LISTS = (declared._Repeated, ByLength, ByType)
 

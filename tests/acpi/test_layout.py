@@ -18,20 +18,13 @@ from dom0kit.finding import Rule
 from dom0kit.layout import (
     COUNT,
     EXTRA,
-    OVERLONG,
     SHORT,
-    TRUNCATED,
     U8,
     U16,
     U32,
-    UNKNOWN,
-    ZERO_LENGTH,
     Bit,
     BitField,
-    ByLength,
-    ByType,
     Int8,
-    Notes,
     OpenRecord,
     Record,
     Rest,
@@ -47,9 +40,9 @@ from dom0kit.layout import (
     terminated_text,
     text,
     this,
-    walk,
 )
 from dom0kit.serial import Hex, decode, encode
+from dom0kit.walker import OVERLONG, TRUNCATED, UNKNOWN, ZERO_LENGTH, ByLength, ByType, Notes, walk
 from tests.acpi.table_strategies import record_bytes, record_types
 
 

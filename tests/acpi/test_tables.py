@@ -549,7 +549,7 @@ def test_every_rule_of_the_tables_has_a_case() -> None:
     declared_here = {
         value.id
         for name, part in list(sys.modules.items())
-        if name == "dom0kit.layout" or name.startswith("dom0kit.acpi.tables")
+        if name in ("dom0kit.layout", "dom0kit.walker") or name.startswith("dom0kit.acpi.tables")
         for value in vars(part).values()
         if type(value).__name__ == "Rule"
     }

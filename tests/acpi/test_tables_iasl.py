@@ -21,8 +21,9 @@ from dom0kit.acpi.tables import Other, Table, decode_table
 from dom0kit.acpi.tables.dbg2 import OFFSETS
 from dom0kit.acpi.tables.definition_block import DefinitionBlock
 from dom0kit.acpi.tables.table import HEADER_SIZE, MODULES
-from dom0kit.layout import SHORT, BitField, ByLength, ByType, Record, Rest, Unknown, layout
+from dom0kit.layout import SHORT, BitField, Record, Rest, Unknown, layout
 from dom0kit.source.interface import RawTable
+from dom0kit.walker import ByLength, ByType
 from tests.acpi.table_strategies import fields
 from tests.corpus import acpi_folders, needs_corpus
 

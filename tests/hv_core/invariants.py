@@ -18,7 +18,8 @@ from dom0kit import abi
 from dom0kit.abi import Format, Information, InterruptFlag, Kind, Mode, Op, Physdev, Report, Status
 from dom0kit.hypercall.core_library import Access, ModelMachine
 from dom0kit.hypercall.shared_info import SharedInfo, parse_shared_info
-from dom0kit.layout import Notes, layout
+from dom0kit.layout import layout
+from dom0kit.walker import Notes
 from tests.hv_core.model import LEVEL, LOGICAL, MASKED, REMAPPABLE, REMOTE_IRR, STATUS_BITS, Place
 
 NONE = abi.NONE

@@ -21,7 +21,8 @@ import msgspec
 from dom0kit import abi
 from dom0kit.abi import Feature, Format, InterruptFlag, IrqStatus, Kind, MapPirq, Mode, Op, PciDev, Physdev, Status
 from dom0kit.abi import Report as ReportCode
-from dom0kit.layout import Notes, Record, layout
+from dom0kit.layout import Record, layout
+from dom0kit.walker import Notes
 
 # ---- The machine ----
 

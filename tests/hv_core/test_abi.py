@@ -12,7 +12,8 @@ import pytest
 
 from dom0kit import abi
 from dom0kit.hypercall.core_library import load
-from dom0kit.layout import Notes, Record, layout
+from dom0kit.layout import Record, layout
+from dom0kit.walker import Notes
 
 HEADER = (Path(__file__).parents[2] / "hv_core" / "include" / "hv_core" / "abi.h").read_text()
 CODE = re.sub(r"/\*.*?\*/", "", HEADER, flags=re.DOTALL)

@@ -14,7 +14,8 @@ from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.core_library import Access, CoreLibrary, ModelMachine
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.interface import Message as Words
-from dom0kit.layout import Notes, Record, layout
+from dom0kit.layout import Record, layout
+from dom0kit.walker import Notes
 from tests.hv_core import invariants
 from tests.hv_core.invariants import Reader, Readings, Row
 from tests.hv_core.machines import FIRST, PLAIN, pair, small

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Final
 from dom0kit.acpi.tables.common import GenericAddress
 from dom0kit.acpi.tables.table import Header
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U8, U16, U32, Notes, OpenRecord, Rest, Unknown, entries, raw, repeated, terminated_text, this
+from dom0kit.layout import U8, U16, U32, OpenRecord, Rest, Unknown, entries, raw, repeated, terminated_text, this
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 OFFSETS: Final = rule(
     "acpi.dbg2-offsets",

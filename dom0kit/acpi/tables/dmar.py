@@ -16,7 +16,6 @@ from dom0kit.layout import (
     Bit,
     BitField,
     Int8,
-    Notes,
     OpenRecord,
     Record,
     Rest,
@@ -29,6 +28,7 @@ from dom0kit.layout import (
     terminated_text,
 )
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 SCOPE: Final = rule(
     "acpi.dmar-scope",

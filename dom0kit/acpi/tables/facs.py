@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from dom0kit.acpi.tables.table import SLACK
-from dom0kit.layout import U8, U32, U64, Bit, BitField, Notes, OpenRecord, bits, raw, text
+from dom0kit.layout import U8, U32, U64, Bit, BitField, OpenRecord, bits, raw, text
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 EXTRA = SLACK
 

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 from dom0kit.acpi.tables.common import AddressSpace, GenericAddress
 from dom0kit.acpi.tables.table import Header
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U8, U16, U32, U64, Bit, BitField, Int8, Notes, OpenRecord, bits, enumerated
+from dom0kit.layout import U8, U16, U32, U64, Bit, BitField, Int8, OpenRecord, bits, enumerated
+from dom0kit.walker import Notes
 
 LENGTH: Final = rule(
     "acpi.fadt-length",

@@ -15,7 +15,6 @@ from dom0kit.layout import (
     U64,
     Bit,
     BitField,
-    Notes,
     OpenRecord,
     Record,
     Rest,
@@ -27,6 +26,7 @@ from dom0kit.layout import (
     this,
 )
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 SOURCES: Final = rule(
     "acpi.hest-sources",

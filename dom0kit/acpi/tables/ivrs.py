@@ -14,7 +14,6 @@ from dom0kit.layout import (
     U64,
     Bit,
     BitField,
-    Notes,
     OpenRecord,
     Rest,
     Unknown,
@@ -26,6 +25,7 @@ from dom0kit.layout import (
     this,
 )
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 # --- device entries of an IVHD (section 5.2.2.5 to 5.2.2.8) -----------------------------------------------------------
 

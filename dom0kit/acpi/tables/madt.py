@@ -16,7 +16,6 @@ from dom0kit.layout import (
     U64,
     Bit,
     BitField,
-    Notes,
     OpenRecord,
     Rest,
     Unknown,
@@ -28,6 +27,7 @@ from dom0kit.layout import (
     terminated_text,
 )
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 INTI: Final = rule(
     "acpi.madt-inti-flags",

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 from dom0kit.acpi.tables.table import Header
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U8, U16, U32, U64, Notes, OpenRecord, Record, repeated
+from dom0kit.layout import U8, U16, U32, U64, OpenRecord, Record, repeated
+from dom0kit.walker import Notes
 
 EXTRA: Final = rule(
     "acpi.mcfg-slack",

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 from dom0kit.acpi.tables.table import byte_sum
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U8, U32, U64, Notes, OpenRecord, raw, text
+from dom0kit.layout import U8, U32, U64, OpenRecord, raw, text
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 CHECKSUM: Final = rule(
     "acpi.rsdp-checksum",

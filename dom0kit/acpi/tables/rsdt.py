@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from dom0kit.acpi.tables.table import NULL_ENTRY, Header
-from dom0kit.layout import U32, Notes, OpenRecord, repeated
+from dom0kit.layout import U32, OpenRecord, repeated
+from dom0kit.walker import Notes
 
 
 class Rsdt(OpenRecord, frozen=True, kw_only=True, tag="rsdt"):

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 from dom0kit.acpi.tables.table import Header
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U8, U64, Notes, OpenRecord, repeated, this
+from dom0kit.layout import U8, U64, OpenRecord, repeated, this
+from dom0kit.walker import Notes
 
 DISTANCE: Final = rule(
     "acpi.slit-distance",

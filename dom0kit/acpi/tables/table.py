@@ -12,20 +12,10 @@ import msgspec
 
 from dom0kit.acpi import tables
 from dom0kit.finding import Finding, Severity, rule
-from dom0kit.layout import (
-    EXTRA,
-    U8,
-    U32,
-    Notes,
-    OpenRecord,
-    Record,
-    Unbuildable,
-    layout,
-    raw,
-    text,
-)
+from dom0kit.layout import EXTRA, U8, U32, OpenRecord, Record, Unbuildable, layout, raw, text
 from dom0kit.serial import Hex
 from dom0kit.source.interface import RawTable
+from dom0kit.walker import Notes
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Final
 
 from dom0kit.acpi.tables.table import Header
 from dom0kit.finding import Severity, rule
-from dom0kit.layout import U16, U32, U64, Notes, OpenRecord, Rest, Unknown, entries, raw
+from dom0kit.layout import U16, U32, U64, OpenRecord, Rest, Unknown, entries, raw
 from dom0kit.serial import Hex
+from dom0kit.walker import Notes
 
 NODES: Final = rule(
     "acpi.viot-nodes",
