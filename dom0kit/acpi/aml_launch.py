@@ -96,7 +96,7 @@ def usable_tables(tables: Sequence[RawTable]) -> tuple[list[RawTable], list[Find
         if table.dynamic or signature in _LEFT_OUT:
             continue
         length = int.from_bytes(table.data[4:8], "little")
-        if len(table.data) < 36 or not 36 <= length <= len(table.data):
+        if not 36 <= length <= len(table.data):
             if signature in ("DSDT", "SSDT", "PSDT"):
                 where = f"table:{table.name}"
                 findings.append(TABLE_REJECTED.at(where, f"its header says {length} of {len(table.data)} bytes"))
