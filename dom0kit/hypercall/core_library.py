@@ -133,6 +133,10 @@ class ModelMachine:
         for pin, entry in ioapic.entries.items():
             self._accept(self._lib.hv_machine_entry(self._machine, ioapic.address, pin, entry), f"{where}, pin {pin}")
 
+    def reserve_vectors(self, first: int, last: int) -> None:
+        """Takes vectors out of the core's use, as a home does that needs some itself; before any call."""
+        self._lib.hv_machine_reserve(self._machine, first, last)
+
     def domain(self, number: int = 0) -> CoreLibrary:
         """The core as a domain sees it."""
         return CoreLibrary(self, number)

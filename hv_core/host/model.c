@@ -390,6 +390,12 @@ int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t nu
     return status;
 }
 
+void hv_machine_reserve(struct hv_machine *machine, uint8_t first, uint8_t last)
+{
+    if (machine->core != NULL)
+        hv_vectors_reserve(&machine->core->cpus, first, last);
+}
+
 uint32_t hv_machine_argument_bytes(uint32_t number, uint32_t command)
 {
     return hv_argument_bytes(number, command);

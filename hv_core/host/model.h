@@ -42,6 +42,9 @@ enum hv_status hv_machine_start(struct hv_machine *machine, uint64_t rsdp, uint3
  */
 int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t number, uint32_t command, void *argument,
                         uint32_t count);
+/* Takes vectors out of use, as a home does that needs some itself; before any call. */
+void hv_machine_reserve(struct hv_machine *machine, uint8_t first, uint8_t last);
+
 /* hv_argument_bytes. */
 uint32_t hv_machine_argument_bytes(uint32_t number, uint32_t command);
 /* A trapped access of a domain to an IOAPIC register. */
