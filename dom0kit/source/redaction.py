@@ -38,13 +38,13 @@ _RELEASE: Final = rb"(?s)(Linux version \d+(?:\.\d+)*(?:-\d+)?).*"
 """The kernel's version without its suffix, builder, host, compiler and date."""
 
 _ARGUMENT_NAMES: Final = (
-    r"(?a)(?:acpi|apic|irq|intel_iommu|amd_iommu|iommu|intremap|msi|pci|pcie|mem|memory|memmap|memhp|numa|cpu|nr_cpus|maxcpus"
+    r"(?:acpi|apic|irq|intel_iommu|amd_iommu|iommu|intremap|msi|pci|pcie|mem|memory|memmap|memhp|numa|cpu|nr_cpus|maxcpus"
     r"|possible_cpus|isolcpus|nohz|rcu_nocbs|hotplug|movable|efi|x2apic|nox2apic|noapic|nolapic|lapic|nosmp|noirq|threadirqs"
     r"|swiotlb|vfio|kvm|xen|dom0|ioapic|nomodeset|quiet|ro|rw|splash|debug|earlyprintk|crashkernel|reserve|tsc|clocksource"
     r"|hpet|mitigations|hugepages|default_hugepagesz|hugepagesz|panic|reboot|console|loglevel)(?:[_.-][\w.-]*)?"
 )
 """Kernel parameters that say how the machine is run; all others are left out."""
-_HARMLESS_VALUE: Final = r"(?a)[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\""
+_HARMLESS_VALUE: Final = r"[\w.,:;+/*@$!#^%=&<>()\[\]-]{0,256}|!?\"[\w .!-]{0,64}\""
 _ARGUMENT: Final = r'(?:[^\s"]|"[^"]*"?)+'
 
 _KEY_TABLES: Final = {b"MSDM": 56, b"IBFT": 36, b"iBFT": 36}
@@ -158,7 +158,7 @@ class Redaction:
 
     def _command_line(self, data: bytes) -> bytes:
         """The parameters that say how the machine is run; one word ``redacted`` stands for all others."""
-        words = re.findall(_ARGUMENT, data.decode("ascii", "replace").replace("\ufffd", "?"))
+        words = re.findall(_ARGUMENT, data.decode("ascii", "replace"))
         kept = []
         for word in words:
             name, _, value = word.partition("=")

@@ -83,7 +83,7 @@ def test_the_command_line_keeps_what_says_how_the_machine_runs(keyed: Redaction)
         'acpi_osi=! acpi_osi="Windows 2015" acpi_osi=!"Windows 2012" '
         "apic=verbose noapic intel_iommu=on,sm_on iommu=pt iommu.strict=0 amd_iommu=off isolcpus=2-5 maxcpus=4 "
         "memmap=64M$0x10000000 console=ttyS0,115200n8 crashkernel=512M-:192M vfio-pci.ids=10de:1b80 "
-        "xen-pciback.hide=(0000:01:00.0)"
+        "xen-pciback.hide=(0000:01:00.0) vfio-pci.disable-idle-d3=1"
     )
     assert keyed.file("proc/cmdline", kept.encode() + b"\n").decode() == kept + "\n"
     for secret in (
@@ -91,10 +91,34 @@ def test_the_command_line_keeps_what_says_how_the_machine_runs(keyed: Redaction)
         b"some.module_flag=1 other=off",
         b"a\xffb=\xff",
         b"redacted",
+        b"ip=10.0.0.1::10.0.0.254:255.255.255.0:host root=UUID=1 rootflags=x resume=/dev/sda2 init=/bin/sh netroot=h",
+        b"rd.luks.uuid=luks-1 cryptdevice=/dev/sda:x systemd.hostname=h user=me locale.LANG=de nfsroot=h:/ ds=nocloud",
+        b"xpci=off pcix=off aroot quietly",
+        b'acpi_osi="a;b" pci="a/b"',
+        b"pci=~x iommu=a?b apic=a\\b",
+        b"pci=" + b"a" * 257,
+        b'acpi_osi="' + b"a" * 65 + b'"',
     ):
         assert keyed.file("proc/cmdline", secret + b"\n") == b"redacted\n"
     assert keyed.file("proc/cmdline", b"ro -- quiet pci=off 1\n") == b"ro redacted\n", "what follows is for init"
     assert keyed.file("proc/cmdline", b"\n") == b"\n"
+    longest = b"pci=" + b"a" * 256 + b' acpi_osi="' + b"a" * 64 + b'"\n'
+    assert keyed.file("proc/cmdline", longest) == longest
+
+
+def test_the_machines_own_serial_numbers_stand_in_no_free_text() -> None:
+    files = {"sys/class/dmi/id/product_uuid": machine.UUID.encode(), "sys/class/dmi/id/board_serial": b"S3CRE7-42\n"}
+    redaction = Redaction(MemorySource("x", SourceKind.SYSFS_TREE, files=files))
+    for path, text in (
+        ("proc/cmdline", b"memmap=S3CRE7-42\n"),
+        ("proc/version", b"Linux version 6.1.0-56 S3CRE7-42\n"),
+        ("dmesg", b"IOAPIC S3CRE7-42\n"),
+        ("sys/class/dmi/id/product_name", b"Model S3CRE7-42\n"),
+    ):
+        after = redaction.file(path, text)
+        assert b"S3CRE7-42" not in after
+        assert after.partition(b" ")[0][:6] == text.partition(b" ")[0][:6]
+    assert redaction.file("proc/iomem", b"S3CRE7-42\n") == b"S3CRE7-42\n"
 
 
 def test_of_the_kernel_its_version_stays(keyed: Redaction) -> None:
