@@ -145,7 +145,7 @@ def _captured(machine: str, folder: Path) -> Path:
                 name = folder / f"table{len(lines)}-{number}.aml"
                 name.write_bytes(table.data)
                 names.append(str(name))
-            options = ["-dt", "-to", "1", *([] if initialise else ["-di"])]
+            options = ["-dt", "-to", "1", *([] if initialise else ["-l"])]
             lines.append(f"{shlex.join([program, *options, *names])} <{self._input_file} >/dev/null 2>&1\n")
             super().__init__(program, tables, deadline, initialise=initialise)
 
