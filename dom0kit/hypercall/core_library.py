@@ -133,6 +133,10 @@ class ModelMachine:
         for pin, entry in ioapic.entries.items():
             self._accept(self._lib.hv_machine_entry(self._machine, ioapic.address, pin, entry), f"{where}, pin {pin}")
 
+    def refuse_remapping(self, refuse: bool) -> None:
+        """The interrupt remapper refuses new entries from now on, or takes them again."""
+        self._lib.hv_machine_refuse_remapping(self._machine, refuse)
+
     def reserve_vectors(self, first: int, last: int) -> None:
         """Takes vectors out of the core's use, as a home does that needs some itself; before any call."""
         self._lib.hv_machine_reserve(self._machine, first, last)

@@ -48,6 +48,7 @@ struct hv_machine {
     struct model_ioapic ioapic[IOAPICS];
     struct local_apic local_apic[HV_LIMIT_CPUS];
     struct target target[HV_SOURCES];
+    bool remapper_refuses;
     uint64_t shared_at;
     uint64_t changes;
     uint32_t logged;
@@ -225,6 +226,8 @@ static enum hv_status remap(void *home, uint16_t source, uint32_t apic_id, uint8
 
     if (source >= HV_SOURCES)
         return HV_OUT_OF_RANGE;
+    if (machine->remapper_refuses)
+        return HV_NO_SPACE;
     machine->target[source] = (struct target){.apic_id = apic_id, .vector = vector, .present = vector != 0};
     return HV_OK;
 }
@@ -388,6 +391,11 @@ int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t nu
     if (status == HV_OK)
         memcpy(argument, &copy, bytes);
     return status;
+}
+
+void hv_machine_refuse_remapping(struct hv_machine *machine, bool refuse)
+{
+    machine->remapper_refuses = refuse;
 }
 
 void hv_machine_reserve(struct hv_machine *machine, uint8_t first, uint8_t last)

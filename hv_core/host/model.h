@@ -42,6 +42,9 @@ enum hv_status hv_machine_start(struct hv_machine *machine, uint64_t rsdp, uint3
  */
 int32_t hv_machine_call(struct hv_machine *machine, uint32_t caller, uint32_t number, uint32_t command, void *argument,
                         uint32_t count);
+/* The interrupt remapper refuses new entries from now on, or takes them again. */
+void hv_machine_refuse_remapping(struct hv_machine *machine, bool refuse);
+
 /* Takes vectors out of use, as a home does that needs some itself; before any call. */
 void hv_machine_reserve(struct hv_machine *machine, uint8_t first, uint8_t last);
 

@@ -10,8 +10,9 @@ from dom0kit.abi import Format, Kind, Mode, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.core_library import CoreLibrary, IoapicModel, ModelMachine
 from dom0kit.hypercall.interface import HypercallRefused, Message
+from dom0kit.hypercall.shared_info import parse_shared_info
 from dom0kit.layout import layout
-from tests.hv_core.machines import FIRST, cpu, ioapic, machine, madt
+from tests.hv_core.machines import FIRST, LIBRARY, cpu, ioapic, machine, madt, table
 
 NIC, DISK = Sbdf(0, 0, 3, 0), Sbdf(0, 0, 4, 0)
 
@@ -270,3 +271,78 @@ def test_4096_processors_take_turns() -> None:
     dom0.pci_device_remove(NIC)
     dom0.pci_device_add(NIC)
     assert dom0.query_vector(dom0.map_msi(NIC)).cpu == 0, "after the last the first again"
+
+
+def test_what_is_taken_back_is_domain_0s() -> None:
+    dom0 = core()
+    dom0.domain_create(3)
+    assert refusal(dom0.domain_create, 3) is Status.EXISTS
+    assert refusal(dom0.domain_create, 0x7000) is Status.OUT_OF_RANGE
+    dom0.assign_device(3, NIC)
+    dom0.assign_gsi(3, Gsi(5))
+    guest = dom0.machine.domain(3)
+    guest.map_msi(NIC)
+    guest.map_gsi(Gsi(5), 5)
+    dom0.release_device(3, NIC)
+    dom0.release_gsi(3, Gsi(5))
+    assert list(dom0.interrupts(3)) == []
+    assert dom0.map_gsi(Gsi(5), 5) == 5
+    dom0.map_msi(NIC)
+
+
+@pytest.mark.parametrize("format", [Format.VTD, Format.AMD_VI])
+def test_a_remapper_that_refuses_leaves_everything_as_it_was(format: Format) -> None:
+    dom0 = core(format=format)
+    alone = dom0.map_msi(NIC)
+    dom0.map_gsi(Gsi(3), 3)
+    dom0.apic_write(FIRST, 0x16, 0x31)
+    place = dom0.query_vector(3)
+    dom0.machine.refuse_remapping(True)
+    before = dom0.machine.digest()
+    for call, arguments in (
+        (dom0.map_msi, (DISK, 4)),
+        (dom0.set_affinity, (alone, 1 - (dom0.query_vector(alone).cpu or 0))),
+        (dom0.set_affinity, (3, 1)),
+        (dom0.alloc_irq_vector, (4,)),
+        (dom0.setup_gsi, (Gsi(4), Trigger.LEVEL, Polarity.LOW)),
+        (dom0.apic_write, (FIRST, 0x18, 0x31)),
+    ):
+        assert refusal(call, *arguments) is Status.NO_SPACE
+        assert dom0.machine.digest() == before
+    assert dom0.query_vector(3) == place
+    dom0.machine.refuse_remapping(False)
+    dom0.set_affinity(3, 1)
+
+
+def test_a_move_that_the_hardware_refuses_goes_back() -> None:
+    for format in (Format.COMPATIBILITY, Format.VTD):
+        dom0 = core(format=format)
+        dom0.apic_write(FIRST, 0x16, 0x8031)
+        dom0.machine.line(FIRST, 3, True)
+        dom0.machine.take(0)
+        before = dom0.machine.digest()
+        dom0.apic_write(FIRST, 0x16, 0x18031)
+        dom0.apic_write(FIRST, 0x17, 1 << 24)
+        assert refusal(dom0.apic_write, FIRST, 0x16, 0x31) is Status.BUSY, "another processor, and edge, in service"
+        dom0.apic_write(FIRST, 0x17, 0)
+        dom0.apic_write(FIRST, 0x16, 0x8031)
+        assert dom0.machine.digest() == before
+
+
+def test_tables_of_an_rsdt_are_handed_over() -> None:
+    tables = madt(cpu(0), ioapic(FIRST, 0))
+    root = table(b"RSDT", (0x5000).to_bytes(4, "little"))
+    pointer = b"RSD PTR \0TEST  \0" + (0x6000).to_bytes(4, "little")
+    pointer = pointer[:8] + bytes([-sum(pointer) & 0xFF]) + pointer[9:]
+    made = ModelMachine(
+        memory=[(0x5000, tables), (0x6000, root), (0x7000, pointer)],
+        ioapics=[IoapicModel(address=FIRST)],
+        rsdp=0x7000,
+        library=LIBRARY,
+    )
+    dom0 = made.domain(0)
+    counter = parse_shared_info(made.shared_info()).counter
+    for rsdp, xsdt in ((0x7000, 0x5000), (0, 0x6000), (1 << 63, 0x6000), ((1 << 64) - 4, 0x6000)):
+        assert refusal(dom0.hand_over, rsdp, xsdt, counter) is Status.INVALID
+    dom0.hand_over(0x7000, 0x6000, counter)
+    assert parse_shared_info(made.shared_info()).xsdt == 0x6000
