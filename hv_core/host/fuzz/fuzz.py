@@ -100,7 +100,14 @@ def run(name: str, seconds: int, program: Path, work: Path = WORK) -> bool:
         (corpus / f"seed-{number}").write_bytes(seed)
     crash = work / f"crash_{name}"
     crash.unlink(missing_ok=True)
-    command = [str(program), f"-max_total_time={seconds}", "-max_len=2048", "-len_control=0", "-timeout=10", "-rss_limit_mb=2048"]
+    command = [
+        str(program),
+        f"-max_total_time={seconds}",
+        "-max_len=2048",
+        "-len_control=0",
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+    ]
     command += ["-print_final_stats=1", f"-exact_artifact_path={crash}", str(corpus)]
     ran = subprocess.run(command, capture_output=True, text=True)
     for line in ran.stderr.splitlines():
