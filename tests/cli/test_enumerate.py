@@ -21,6 +21,8 @@ from dom0kit.part import Part
 from dom0kit.platform import Platform
 from dom0kit.serial import decode, encode
 from dom0kit.source.errors import UnreadableSource
+from dom0kit.source.interface import Source
+from dom0kit.source.recognise import open_source
 
 RECORDINGS = sorted((Path(dom0kit.__file__).parent / "recordings").glob("*.d0k"))
 EXPECTED = {True: FOUND, False: FINE}
@@ -98,6 +100,52 @@ def test_tables_and_functions_from_two_places(tmp_path: Path, capsys: pytest.Cap
     assert "0000:00:1f.0" in text
     assert main(["enumerate", "--pci", str(functions)]) in (FINE, FOUND)
     assert "ACPI" not in capsys.readouterr().out.split("\n\n")[0]
+
+
+def test_a_warning_is_enough_for_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = bytearray(b"TEST" + (36).to_bytes(4, "little") + bytes(28))
+    table[9] = -sum(table) & 0xFF
+    (tmp_path / "TEST.dat").write_bytes(table)
+    assert main(["enumerate", "--from", str(tmp_path), "--only", "acpi", "--no-aml"]) == FINE
+    (tmp_path / "TEST.dat").write_bytes(table + b"slack")
+    assert main(["enumerate", "--from", str(tmp_path), "--only", "acpi", "--no-aml"]) == FINE
+    assert "findings   1 info\n" in capsys.readouterr().out
+    table[9] ^= 1
+    (tmp_path / "TEST.dat").write_bytes(table + b"slack")
+    assert main(["enumerate", "--from", str(tmp_path), "--only", "acpi", "--no-aml"]) == FOUND
+    assert "findings   1 warning, 1 info\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wake", [True, False])
+def test_this_machine_is_seen_asleep_or_awake(wake: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def live(*, wake: bool) -> Source:
+        asked.append(wake)
+        return open_source(SHIPPED)
+
+    monkeypatch.setattr("dom0kit.source.live.live", live)
+    assert main(["enumerate", "--no-aml", *["--wake"] * wake]) == FINE
+    assert asked == [wake]
+
+
+def test_long_work_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr("dom0kit.cli.progress.Progress.__call__", lambda self, step: steps.append(step))
+    main(["enumerate", "--no-aml", "--from", SHIPPED])
+    assert steps == ["reading", "decoding", "routing interrupts"]
+
+
+def test_without_the_recording_nothing_is_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def container(*, wake: bool) -> None:
+        raise UnreadableSource("This machine shows nothing.")
+
+    monkeypatch.setattr("dom0kit.source.live.live", container)
+    monkeypatch.setattr("dom0kit.cli.enumerate.SHIPPED", "/nonexistent.d0k")
+    assert main(["enumerate"]) == UNUSABLE
+    assert capsys.readouterr().err.startswith("dom0kit: This machine shows nothing; name a recorded one")
 
 
 def test_a_machine_that_shows_nothing_gets_a_recording(

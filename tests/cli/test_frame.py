@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dom0kit import __version__
-from dom0kit.cli import FINE, INTERRUPTED, UNUSABLE, USAGE, VERBS, main
+from dom0kit.cli import FINE, FOUND, INTERRUPTED, UNUSABLE, USAGE, VERBS, emit, main
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +92,9 @@ def test_every_verb_has_a_module_and_help(verb: str, capsys: pytest.CaptureFixtu
         (["enumerate", "--only", "disks"], "--only"),
         (["enumerate", "--format", "xml"], "--format"),
         (["enumerate", "--form", "json"], "--form"),
-        (["enumerate", "--from", "a", "--acpi", "b"], "--from"),
+        (["enumerate", "--from", "a", "--acpi", "b"], "--from names a whole machine"),
+        (["enumerate", "--from", "a", "--pci", "b"], "--from names a whole machine"),
+        (["enumerate", "--from", "a", "--wake"], "--wake is about this machine"),
         (["record"], "-o"),
         (["acpi"], "tree"),
         (["acpi", "eval"], "PATH"),
@@ -125,6 +128,14 @@ def test_a_bug_is_one_line_with_the_way_to_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_who_leaves_early_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaving(arguments: list[str]) -> int:
+        raise SystemExit(FOUND)
+
+    monkeypatch.setattr("dom0kit.cli.schema.run", leaving)
+    assert main(["schema"]) == FOUND
+
+
 def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
@@ -152,3 +163,39 @@ def test_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
     assert done.returncode == UNUSABLE
     assert one_sentence(done.stderr), done.stderr
     assert "cannot be written" in done.stderr
+
+
+def test_a_disk_that_fills_up_is_one_sentence_too(tmp_path: Path) -> None:
+    """The first write takes a part of the text, and says so; only the next one fails."""
+    with open(tmp_path / "output", "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "dom0kit", "explain"],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+            check=False,
+            timeout=60,
+        )
+    assert (tmp_path / "output").stat().st_size == 1000
+    assert done.returncode == UNUSABLE
+    assert one_sentence(done.stderr), done.stderr
+
+
+def test_output_keeps_its_order(capfd: pytest.CaptureFixture[str]) -> None:
+    print("first, ", end="")
+    assert emit("second") == FINE
+    assert capfd.readouterr().out == "first, second"
+
+
+def test_what_the_output_cannot_write_is_escaped() -> None:
+    script = "from dom0kit.cli import emit; emit('a\u2026b')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == b"a\\u2026b"
