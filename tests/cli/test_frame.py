@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dom0kit import __version__
-from dom0kit.cli import FINE, FOUND, INTERRUPTED, UNUSABLE, USAGE, VERBS, emit, main
+from dom0kit.cli import FINE, FOUND, INTERRUPTED, UNUSABLE, USAGE, VERBS, main
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -183,19 +183,20 @@ def test_a_disk_that_fills_up_is_one_sentence_too(tmp_path: Path) -> None:
     assert one_sentence(done.stderr), done.stderr
 
 
-def test_output_keeps_its_order(capfd: pytest.CaptureFixture[str]) -> None:
-    print("first, ", end="")
-    assert emit("second") == FINE
-    assert capfd.readouterr().out == "first, second"
-
-
-def test_what_the_output_cannot_write_is_escaped() -> None:
-    script = "from dom0kit.cli import emit; emit('a\u2026b')"
+@pytest.mark.parametrize(
+    ("script", "written"),
+    [
+        ("emit('a\u2026b')", b"a\\u2026b"),
+        ("print('first, ', end=''); emit('second')", b"first, second"),
+    ],
+    ids=["what the output cannot write is escaped", "it keeps its order"],
+)
+def test_output(script: str, written: bytes) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", f"from dom0kit.cli import emit; {script}"],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         check=True,
         timeout=60,
     )
-    assert done.stdout == b"a\\u2026b"
+    assert done.stdout == written
