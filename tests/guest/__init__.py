@@ -21,8 +21,8 @@ the ``with`` ends. GuestFailed: no boot, or no end in time. QemuFailed: QEMU is 
 
 Tests of guests are marked ``guest`` and ``slow``, and skipped for the reason that `missing()` or `missing_xen()` gives.
 Where many tests want an equal machine, ``snapshot=True`` starts it from a saved state. A kernel with KASAN, lockdep
-and KUnit is ``Machine(kernel=debug_kernel.built())`` where ``./dev kernel-debug`` has built it (elsewhere that is None);
-its tree is also what modules for it are built against.
+and KUnit is ``Machine(kernel=debug_kernel.built())`` where ``./dev kernel-debug`` has built it (elsewhere that is
+None); its tree is also what modules for it are built against.
 """
 
 from tests.guest.guest import CommandFailed, Guest, Result, boot, run
