@@ -44,11 +44,8 @@ CHECKS = [
 ]
 
 
-SMALL = tuple(
-    f"HV_LIMIT_{limit}"
-    for limit in ("CPUS=1", "IOAPICS=1", "DOMAINS=3", "PIRQS=64", "MESSAGES=64", "FUNCTIONS=1", "GSIS=16")
-    + ("ECAM_RANGES=2", "REPORTS=2")
-)
+_LIMITS = ("CPUS=1", "IOAPICS=1", "DOMAINS=3", "PIRQS=64", "MESSAGES=64", "FUNCTIONS=1", "GSIS=16", "ECAM_RANGES=2")
+SMALL = tuple(f"HV_LIMIT_{limit}" for limit in (*_LIMITS, "REPORTS=2"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../proofs/invariant.h"
+#include "invariant.h"
 
 #define ADDRESS 0xfec00000ull
 
