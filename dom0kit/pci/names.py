@@ -79,7 +79,7 @@ class PciIds:
         return f"{kind}: {vendor} {device or f'device {function.device:04x}'}"
 
     def _find_class(self, class_code: int) -> ClassNames:
-        base = self._classes.get(b"%02x  " % (class_code >> 16 & 0xFF))
+        base = self._classes.get(b"%02x  " % (class_code >> 16))
         subclass = _pieces(_WITHIN, base or b"", 4).get(b"%02x  " % (class_code >> 8 & 0xFF))
         return ClassNames(_name(base), _name(subclass), _below(subclass, b"\n\t\t%02x  " % (class_code & 0xFF)))
 

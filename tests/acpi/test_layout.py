@@ -10,7 +10,7 @@ import sys
 from typing import Annotated, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dom0kit import layout as declared
@@ -205,6 +205,13 @@ def test_walker_covers_all_bytes_once_and_ends(data: bytes, shape: ByLength | By
     assert bool(notes.findings()) == bool(found and found[-1][0] is None)
 
 
+def test_what_is_found_in_a_copy_is_told_by_its_place_in_the_table() -> None:
+    notes = Notes("test")
+    notes.base = 0x100
+    assert [*walk(b"\1\2\1\0", 0, 4, ByLength(1, 1, 1), notes)] == [(1, 0, 2), (None, 2, 2)]
+    assert "offset 0x102" in notes.findings()[0].message
+
+
 @given(st.binary(max_size=12))
 def test_text_is_reversible(data: bytes) -> None:
     assert declared._to_terminated(declared._from_terminated(data)) == data
@@ -237,6 +244,8 @@ def test_gap_in_optional_fields_is_refused() -> None:
 
 
 @given(st.lists(st.sampled_from([COUNT, EXTRA]), max_size=100))
+@example([COUNT] * Notes.LIMIT)
+@example([COUNT, EXTRA] * (Notes.LIMIT + 3))
 def test_notes_are_bounded_and_count(rules: list[Rule]) -> None:
     notes = Notes("somewhere")
     for rule in rules:

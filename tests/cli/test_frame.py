@@ -156,10 +156,14 @@ def test_a_pipe_that_nobody_reads_is_quiet(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["explain"]])
-def test_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_sentence(arguments: list[str], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "dom0kit", *arguments]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False, timeout=60
+        )
     assert done.returncode == UNUSABLE
     assert one_sentence(done.stderr), done.stderr
     assert "cannot be written" in done.stderr
@@ -195,7 +199,7 @@ def test_output(script: str, written: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"from dom0kit.cli import emit; {script}"],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": ""},
         check=True,
         timeout=60,
     )

@@ -63,6 +63,16 @@ def test_subsystems() -> None:
     assert ids.subsystem(0x0010, 0x1111, 0x0010, 0x0001) is None
 
 
+def test_a_name_may_be_absent_odd_or_a_subsystems_own() -> None:
+    ids = PciIds(b"8086  \n\t9000  Caf\xe9 \n\t\t8086 9000  The board itself\n\t9001\n1234\n\t0001  Nobody's\n")
+    assert ids.vendor(0x8086) is None
+    assert ids.device(0x8086, 0x9000) == "Caf\ufffd"
+    assert ids.subsystem(0x8086, 0x9000, 0x8086, 0x9000) == "The board itself"
+    assert ids.device(0x8086, 0x9001) is None
+    assert ids.vendor(0x1234) is None
+    assert ids.device(0x1234, 0x0001) is None
+
+
 def test_classes() -> None:
     ids = PciIds(TEXT)
     assert ids.class_names(0x0C0330) == ClassNames("Serial bus controller", "USB controller", "XHCI")

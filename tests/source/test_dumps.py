@@ -157,6 +157,24 @@ def test_of_a_damaged_dump_what_can_be_placed_is_kept(change: object, size: int,
     assert {finding.rule for finding in source.findings} == {"source.damaged"}
 
 
+def test_a_row_of_another_page_is_no_row_of_this_one() -> None:
+    config = random.Random(1).randbytes(4096)
+    text = lspci_text({Sbdf(0, 0, 0, 0): config}).replace(b"\n110: ", b"\n210: ")
+    source = read(text)
+    (function,) = source.functions()
+    assert function.config[:0x110] == config[:0x110]
+    assert not any(function.config[0x110:0x210])
+    assert {finding.rule for finding in source.findings} == {"source.damaged"}
+
+
+def test_tabs_are_as_good_as_blanks() -> None:
+    config = random.Random(1).randbytes(4096)
+    text = re.sub(rb"(?<= [0-9a-f]{2}) ", b"\t", lspci_text({Sbdf(0, 0, 0, 0): config}))
+    source = read(text)
+    assert [function.config for function in source.functions()] == [config]
+    assert not source.findings
+
+
 def test_a_function_without_a_dump_is_kept_and_told() -> None:
     text = b"00:02.0 VGA: x\n\tKernel driver in use: i915\n\n" + lspci_text({Sbdf(0, 0, 3, 0): bytes(64)})
     source = read(text)
