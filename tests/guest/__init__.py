@@ -17,7 +17,7 @@
 (`images.ROOT`): never write one down. Nothing in the guest changes the host but what it writes to ``/out``.
 
 A kernel that oopses, or logs BUG, WARNING, KASAN, lockdep and their like, raises KernelComplained, at the latest when
-the ``with`` ends. GuestFailed: no boot, or no end in time. QemuFailed: QEMU is at fault, not the guest.
+the ``with`` ends. GuestHung: no boot, or no end in time. QemuFailed: QEMU is at fault, not the guest.
 
 Tests of guests are marked ``guest`` and ``slow``, and skipped for the reason that `missing()` or `missing_xen()` gives.
 Where many tests want an equal machine, ``snapshot=True`` starts it from a saved state. A kernel with KASAN, lockdep
@@ -28,13 +28,15 @@ None); its tree is also what modules for it are built against.
 from tests.guest.guest import CommandFailed, Guest, Result, boot, run
 from tests.guest.images import missing, missing_xen
 from tests.guest.machine import Machine
-from tests.guest.process import GuestFailed, KernelComplained, QemuFailed
+from tests.guest.process import GuestFailed, GuestHung, GuestOff, KernelComplained, QemuFailed
 from tests.guest.qmp import IoapicRegisters, Monitor
 
 __all__ = [
     "CommandFailed",
     "Guest",
     "GuestFailed",
+    "GuestHung",
+    "GuestOff",
     "IoapicRegisters",
     "KernelComplained",
     "Machine",

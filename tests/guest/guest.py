@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import inspect
 import json
 import shlex
@@ -27,7 +26,7 @@ from tests.guest import snapshot as snapshots
 from tests.guest.complaints import complaints
 from tests.guest.images import MOUNTED, ROOT
 from tests.guest.machine import Machine, command_line
-from tests.guest.process import GuestFailed, KernelComplained, Qemu
+from tests.guest.process import GuestFailed, GuestHung, KernelComplained, Qemu
 from tests.guest.qmp import Monitor
 
 BOOT_SECONDS = 40.0
@@ -38,7 +37,7 @@ _AGENT = r"""export PATH={root}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sb
 export HOME=/root TERM=dumb LC_ALL=C.UTF-8 PYTHONPATH={root}
 exec </dev/null >/dev/console 2>&1
 hostname guest
-{clock}
+{first}
 mkfifo /run/rig
 exec 9<>/run/rig
 for ((n = 0; ; n++)); do
@@ -100,7 +99,7 @@ class Guest:
     def run(self, command: str, *, timeout: float | None = 60, echo: bool = False) -> Result:
         """Run `command` with bash, as root, in ``/out``.
 
-        `echo` copies its output to this process's while it runs. GuestFailed when it takes more than `timeout`
+        `echo` copies its output to this process's while it runs. GuestHung when it takes more than `timeout`
         seconds, after which the guest is of no more use; KernelComplained when the kernel dies of it.
         """
         name = self.out / "rig" / str(self._commands)
@@ -140,9 +139,9 @@ class Guest:
         self.run(shlex.join([sys.executable, f"/out/rig/{file.name}"]), timeout=timeout).check()
         return json.loads(answer.read_text())
 
-    def dmesg(self) -> str:
+    def dmesg(self, *, timeout: float = 60) -> str:
         """The kernel's log until now."""
-        return self.run("dmesg").check().stdout
+        return self.run("dmesg", timeout=timeout).check().stdout
 
     def load(self, module: Path, parameters: str = "") -> None:
         """Load a module, a .ko of the host; CommandFailed, with the log's end, when the kernel does not take it."""
@@ -150,9 +149,9 @@ class Guest:
         if result.status != 0:
             raise CommandFailed(f"{module.name} did not load: {result.stderr}{self.dmesg()[-1000:]}")
 
-    def complaint(self) -> str:
+    def complaint(self, *, timeout: float = 60) -> str:
         """What kernel and hypervisor complained of until now, as lines; empty when of nothing."""
-        return complaints(self.dmesg()) or complaints(self.console)
+        return complaints(self.dmesg(timeout=timeout)) or complaints(self.console)
 
 
 @contextlib.contextmanager
@@ -171,8 +170,8 @@ def boot(
     `snapshot` it starts from a saved state of an equal machine (q35 has two more root ports then). With `terminal`
     its serial console is this process's terminal.
 
-    A boot that hangs before the root is mounted is tried once more, with a warning. GuestFailed when it hangs again;
-    QemuFailed when QEMU fails; KernelComplained at the end of the ``with`` when kernel or Xen has logged an error.
+    A boot that hangs before the root is mounted is tried once more, with a warning; GuestHung when it hangs again.
+    QemuFailed when QEMU fails. KernelComplained, at the end of the ``with``, when kernel or Xen has logged an error.
     """
     guest = _booted(machine, out, files, snapshot=snapshot, terminal=terminal)
     try:
@@ -186,7 +185,7 @@ def boot(
         raise
     except Exception as error:
         with contextlib.suppress(Exception):  # whatever the guest's state, the test's own failure is what is told
-            error.add_note(guest.complaint())
+            error.add_note(guest.complaint(timeout=5))
         raise
     finally:
         guest._qemu.kill()
@@ -209,36 +208,36 @@ def run(
 
 
 def _booted(machine: Machine, out: Path, files: Sequence[Path], *, snapshot: bool, terminal: bool) -> Guest:
+    """A machine with its root mounted; the second attempt may take twice as long, for the host may have much to do."""
     patience = BOOT_SECONDS * (3 if machine.xen or machine.kernel else 1)
-    for is_last in (False, True):
-        shutil.rmtree(out / "rig", ignore_errors=True)
-        (out / "rig").mkdir(parents=True)
-        for file in files:
-            _taken(file, out)
-        line = command_line(machine, out, plug_later=snapshot)
+    shutil.rmtree(out / "rig", ignore_errors=True)
+    (out / "rig").mkdir(parents=True)
+    for file in files:
+        _taken(file, out)
+    try:
+        qemu = _started(machine, out, patience, snapshot=snapshot, terminal=terminal)
+    except GuestHung as error:
+        warnings.warn(f"a guest is booted once more: {error}", stacklevel=4)
+        qemu = _started(machine, out, 2 * patience, snapshot=snapshot, terminal=terminal)
+    return Guest(qemu, machine, out)
+
+
+def _started(machine: Machine, out: Path, patience: float, *, snapshot: bool, terminal: bool) -> Qemu:
+    line = command_line(machine, out, plug_later=snapshot)
+    if snapshot:
+        line += snapshots.incoming(snapshots.saved(machine, patience))
+    # A restored machine's clock stands where it was saved. xl, and any other caller of Xen, needs a module.
+    first = [f"date --set=@{int(time.time())} >/dev/null"] * snapshot + ["modprobe xen_privcmd"] * bool(machine.xen)
+    (out / "rig" / "agent").write_text(_AGENT.format(root=shlex.quote(str(ROOT)), first="\n".join(first)))
+    qemu = Qemu(line, out / "rig", terminal=terminal)
+    try:
         if snapshot:
-            line += snapshots.incoming(snapshots.saved(machine, patience))
-        # A restored machine's clock stands where it was saved.
-        clock = f"date --set=@{int(time.time())} >/dev/null" if snapshot else ""
-        (out / "rig" / "agent").write_text(_AGENT.format(root=shlex.quote(str(ROOT)), clock=clock))
-        qemu = Qemu(line, out / "rig", terminal=terminal)
-        try:
-            if snapshot:
-                snapshots.restore(qemu, machine)
-            qemu.wait(functools.partial(qemu.says, MOUNTED), patience, "no root")
-            return Guest(qemu, machine, out)
-        except KernelComplained:
-            qemu.kill()
-            raise
-        except GuestFailed as error:
-            qemu.kill()
-            if is_last:
-                raise
-            warnings.warn(f"a guest is booted once more: {error}", stacklevel=2)
-        except BaseException:
-            qemu.kill()
-            raise
-    raise AssertionError("unreachable")
+            snapshots.restore(qemu, machine)
+        qemu.wait(lambda: qemu.says(MOUNTED), patience, "no root")
+    except BaseException:
+        qemu.kill()
+        raise
+    return qemu
 
 
 def _taken(file: Path, out: Path) -> str:

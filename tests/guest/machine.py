@@ -25,9 +25,9 @@ class Machine:
     memory: int = 1024
     """MiB."""
     numa_nodes: int = 0
-    """Memory and CPUs are divided among so many nodes; 0: the machine has no SRAT."""
+    """Memory and CPUs are divided among so many nodes, each a socket; 0: the machine has no SRAT."""
     iommu: Literal["", "intel", "amd"] = ""
-    """An IOMMU with interrupt remapping. A bare Linux uses it when `append` says ``intel_iommu=on``."""
+    """An IOMMU with interrupt remapping. A bare Linux uses Intel's when `append` says ``intel_iommu=on``."""
     root_ports: int = 0
     """Root ports ``rp0``, ``rp1``... with hotplug (q35): the bus for a device_add."""
     root_buses: Sequence[int] = ()
@@ -56,7 +56,16 @@ def command_line(machine: Machine, out: Path, *, plug_later: bool) -> list[str]:
     with_kvm = accelerator() == "kvm" and not machine.xen
     line = ["qemu-system-x86_64", "-machine", _type(machine, with_kvm)]
     line += ["-accel", "kvm" if with_kvm else "tcg,thread=multi", "-cpu", "host" if with_kvm else _cpu(machine)]
-    line += ["-smp", str(machine.cpus), "-m", str(machine.memory), "-nodefaults", "-display", "none", "-no-reboot"]
+    line += [
+        "-smp",
+        f"{machine.cpus},sockets={machine.numa_nodes or 1}",
+        "-m",
+        str(machine.memory),
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]
     linux = f"panic=-1 oops=panic loglevel=5 {machine.append}".strip()
     if machine.xen:
         domain0 = f"{kernel} console=hvc0 {linux}".replace(",", ",,")
@@ -113,9 +122,11 @@ def _topology(machine: Machine) -> list[str]:
     line: list[str] = []
     nodes = machine.numa_nodes
     for node in range(nodes):
-        first, last = (machine.cpus * (node + one) // nodes for one in (0, 1))
-        line += ["-object", f"memory-backend-ram,id=node{node},size={machine.memory // nodes}M"]
-        line += ["-numa", f"node,nodeid={node},memdev=node{node}" + (f",cpus={first}-{last - 1}" * (first < last))]
+        (cpu, next_cpu), (start, end) = (
+            (of * node // nodes, of * (node + 1) // nodes) for of in (machine.cpus, machine.memory)
+        )
+        line += ["-object", f"memory-backend-ram,id=node{node},size={end - start}M"]
+        line += ["-numa", f"node,nodeid={node},memdev=node{node},cpus={cpu}-{next_cpu - 1}"]
     ports = [(f"rp{port}", "pcie.0") for port in range(machine.root_ports)]
     for number, bus in enumerate(machine.root_buses):
         line += ["-device", f"pxb-pcie,id=pxb{number},bus=pcie.0,bus_nr={bus}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -18,7 +19,15 @@ from tests.guest.qmp import Monitor
 
 
 class GuestFailed(Exception):
-    """The guest did not come up, or not to an end in time; the message says which and shows its console."""
+    """The guest did not do what it should; the message says what, and shows its console."""
+
+
+class GuestHung(GuestFailed):
+    """It did not come up, or not to an end, in time."""
+
+
+class GuestOff(GuestFailed):
+    """It went off by itself: powered off, or reset."""
 
 
 class KernelComplained(GuestFailed):
@@ -62,7 +71,8 @@ class Qemu:
     def console(self) -> str:
         """What the machine wrote to its serial port until now."""
         path = self._folder / "console"
-        return path.read_text(errors="replace").replace("\r", "") if path.exists() else ""
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return re.sub(r"[\r\n]+", "\n", text)
 
     @functools.cached_property
     def qmp(self) -> Monitor:
@@ -72,7 +82,8 @@ class Qemu:
     def wait(self, until: Callable[[], object], timeout: float | None, otherwise: str) -> None:
         """Wait for `until`, looking fifty times a second.
 
-        GuestFailed with the words of `otherwise` after `timeout` seconds; what its console tells when it goes off.
+        GuestHung with the words of `otherwise` after `timeout` seconds, GuestOff or QemuFailed when it has gone;
+        KernelComplained instead, when the console says so.
         """
         end = time.monotonic() + (timeout or 0)
         while not until():
@@ -81,14 +92,14 @@ class Qemu:
                     return
                 raise self._gone()
             if timeout is not None and time.monotonic() > end:
-                raise self._failed(f"{otherwise} within {timeout:g} s")
+                raise self._failed(GuestHung, f"{otherwise} within {timeout:g} s")
             time.sleep(0.02)
 
     def says(self, marker: str) -> bool:
         """Whether `marker` is on the console; GuestFailed when the initramfs gave up."""
         console = self.console
         if FAILED in console:
-            raise self._failed("it cannot mount its root")
+            raise self._failed(GuestFailed, "it cannot mount its root")
         return marker in console
 
     def kill(self) -> None:
@@ -102,14 +113,14 @@ class Qemu:
 
     def _gone(self) -> Exception:
         if self._child.returncode == 0 or complaints(self.console):
-            return self._failed("the machine went off by itself")
+            return self._failed(GuestOff, "the machine went off by itself")
         status = self._child.returncode
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         log = (self._folder / "qemu.log").read_text(errors="replace").strip()
         return QemuFailed(f"QEMU {how}: {log}\nthe console's end:\n{self.console[-1000:]}")
 
-    def _failed(self, why: str) -> GuestFailed:
+    def _failed(self, kind: type[GuestFailed], why: str) -> GuestFailed:
         complaint = complaints(self.console)
         if complaint:
             return KernelComplained(f"{why}; its kernel complained:\n{complaint}")
-        return GuestFailed(f"{why}; the console's end:\n{self.console[-2000:]}")
+        return kind(f"{why}; the console's end:\n{self.console[-2000:]}")
