@@ -10,8 +10,6 @@ from tests.guest import Machine
 _Q35 = """
 -device intel-iommu,intremap=on
 -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
--object memory-backend-ram,id=m0,size=512M -object memory-backend-ram,id=m1,size=512M
--numa node,nodeid=0,memdev=m0,cpus=0 -numa node,nodeid=1,memdev=m1,cpus=1
 -device pcie-root-port,id=rp1,chassis=1,slot=1,addr=0x5
 -device pcie-root-port,id=rp2,chassis=2,slot=2,addr=0x6
 -device pcie-root-port,id=rp3,chassis=3,slot=3,addr=0x7
@@ -45,6 +43,7 @@ MACHINES: Final[dict[str, tuple[Machine, str]]] = {
             type="q35,kernel-irqchip=split",
             devices=_Q35.split(),
             cpus=2,
+            numa_nodes=2,
             append="intel_iommu=on pci=realloc",
         ),
         "modprobe nvme && echo 4 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs",
