@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import re
 import time
 from pathlib import Path
@@ -43,9 +44,8 @@ class IoapicRegisters:
 def parse_info_pic(text: str) -> list[IoapicRegisters]:
     """The I/O APICs in the answer to ``info pic``, in its order (a microvm's second one comes first)."""
     heads = list(_IOAPIC.finditer(text))
-    ends = [*(head.start() for head in heads[1:]), len(text)]
     found = []
-    for head, end in zip(heads, ends, strict=True):
+    for head, end in itertools.zip_longest(heads, (head.start() for head in heads[1:])):
         pins = {int(pin): int(entry, 16) for pin, entry in _PIN.findall(text[head.end() : end])}
         if sorted(pins) != list(range(len(pins))):
             raise ValueError(f"info pic: pins {sorted(pins)}")

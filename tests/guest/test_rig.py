@@ -123,7 +123,7 @@ def test_kvm_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return True
 
     monkeypatch.setattr(images, "BUILD", tmp_path / "new")
-    monkeypatch.setattr(accelerator, "QEMU", tmp_path)
+    monkeypatch.setattr(accelerator, "QEMU", Path(sys.executable))
     monkeypatch.setattr(accelerator, "boots_on_kvm", boots_on_kvm)
     for can_open, answer in ((True, "kvm"), (True, "kvm"), (False, "tcg")):
         monkeypatch.setattr(os, "access", lambda path, mode, can_open=can_open: can_open)
@@ -140,17 +140,17 @@ def test_a_dropped_option_of_the_debug_kernel_is_told() -> None:
     assert debug_kernel.dropped(fragment, config) == ["CONFIG_C=y", "CONFIG_D=n"]
 
 
-def seen_in_the_guest(bus: str) -> dict[str, Any]:
+def seen_in_the_guest(hot: str) -> dict[str, Any]:
     import pathlib
     import time
 
-    functions = pathlib.Path("/sys/bus/pci/devices")
+    path = pathlib.Path("/sys/bus/pci/devices") / hot
     end = time.monotonic() + 20
-    while not list(functions.glob(f"{bus}:00.0")) and time.monotonic() < end:
+    while not path.exists() and time.monotonic() < end:
         time.sleep(0.05)
     return {
-        "hot": [(path / "device").read_text().strip() for path in functions.glob(f"{bus}:00.0")],
-        "buses": sorted({path.name[5:7] for path in functions.iterdir()}),
+        "hot": (path / "device").read_text().strip(),
+        "buses": sorted({path.name[5:7] for path in path.parent.iterdir()}),
         "nodes": len(list(pathlib.Path("/sys/devices/system/node").glob("node[0-9]*"))),
         "iommus": sorted(path.name for path in pathlib.Path("/sys/class/iommu").iterdir()),
     }
@@ -176,7 +176,7 @@ def test_one_guest_with_everything(tmp_path: Path) -> None:
         assert outside.read_text() == "as it was\n"
         with pytest.raises(CommandFailed, match=r"status 3\n"):
             result.check()
-        up.run("echo back >file; nproc; grep -c '^dummy ' /proc/modules; uname -r").check()
+        up.run("echo back >file").check()
         assert (tmp_path / "out" / "file").read_text() == "back\n"
         assert up.run("nproc; grep -c '^dummy ' /proc/modules; uname -r").stdout == f"2\n1\n{version}\n"
         assert up.python(script, "a b", "c").check().stdout == "['a b', 'c'] dom0kit\n"
@@ -192,14 +192,12 @@ def test_one_guest_with_everything(tmp_path: Path) -> None:
         assert used == unmasked != set()
         assert all(ioapic.entries[pin] >> 48 & 1 for pin in used), "in the remappable format"
 
-        bus = re.search(r"secondary (\d+)", up.qmp.human("info pci"))
-        assert bus is not None
         with pytest.raises(CommandRefused, match=r"device_add: .*no-such-thing"):
             up.qmp.execute("device_add", driver="no-such-thing")
         up.qmp.execute("device_add", driver="e1000e", bus="rp0", id="hot")
-        assert up.call(seen_in_the_guest, f"0000:{int(bus[1]):02x}") == {
-            "hot": ["0x10d3"],
-            "buses": ["00", f"{int(bus[1]):02x}", "80"],
+        assert up.call(seen_in_the_guest, "0000:01:00.0") == {
+            "hot": "0x10d3",
+            "buses": ["00", "01", "80"],
             "nodes": 2,
             "iommus": ["dmar0"],
         }
@@ -247,9 +245,9 @@ def test_many_guests_of_one_snapshot(tmp_path: Path, snapshots: Path) -> None:
 
     with boot(machine, tmp_path, snapshot=True) as up:
         started = time.monotonic()
-        with pytest.raises(GuestHung, match="no end of 'echo begun; sleep 1000' within 1 s") as hung:
-            up.run("echo begun; sleep 1000", timeout=1)
-        assert time.monotonic() < started + 3
+        with pytest.raises(GuestHung, match="no end of 'echo begun; sleep 1000' within 5 s") as hung:
+            up.run("echo begun; sleep 1000", timeout=5)
+        assert time.monotonic() < started + 8
         assert "begun" in "".join(hung.value.__notes__)
         os.kill(up.pid, signal.SIGSEGV)
         with pytest.raises(QemuFailed, match="QEMU was killed by SIGSEGV"):
@@ -273,7 +271,7 @@ def test_a_boot_that_hangs_is_tried_once_more(tmp_path: Path, monkeypatch: pytes
 
 @boots
 def test_a_fault_of_qemu_is_no_fault_of_the_guest(tmp_path: Path) -> None:
-    with pytest.raises(QemuFailed, match=r"status 1: .*no-such-thing"), boot(Machine(type="no-such-thing"), tmp_path):
+    with pytest.raises(QemuFailed, match=r"status 1: .*unsupported"), boot(Machine(type="no-such-thing"), tmp_path):
         pass
 
 
@@ -324,7 +322,7 @@ def test_a_person_has_a_shell_on_a_terminal() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGTERM)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert re.search(r"\n42\r*\n/dev/ttyS0\r*\n", said), said
+    assert re.search(r"[\r\n]42\r*\n/dev/ttyS0\r*\n", said), said
     assert status == 9
 
 
