@@ -80,7 +80,9 @@ def missing() -> str | None:
 
 def missing_xen() -> str | None:
     """What a guest under Xen needs beyond `missing`, as a reason to skip; None when all is here."""
-    return missing() or (None if _xens() else "needs xen-hypervisor-4.17-amd64 (./dev test installs it on Debian 12)")
+    needs = {"xen-hypervisor-4.17-amd64": _xens(), "xen-utils-4.17": list(Path("/usr/lib").glob("xen-*/bin/xl"))}
+    absent = [name for name, here in needs.items() if not here]
+    return missing() or (f"needs {' '.join(absent)} (./dev test installs them on Debian 12)" if absent else None)
 
 
 def debian() -> Images:
