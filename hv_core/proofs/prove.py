@@ -69,7 +69,7 @@ def proofs() -> list[Proof]:
     found.append(Proof("cpu_index", "cpu_index", ("HV_LIMIT_CPUS=4096",), unwind=65))
     for name in ("vector_find", "vector_run"):
         found += [Proof(f"{name}-{order}", name, ("HV_LIMIT_CPUS=1", f"ORDER={order}")) for order in range(6)]
-    for step in range(9):
+    for step in (0, 1, 2, 3, 5, 8):
         found.append(Proof(f"vector_allocate-{step}", "vector_allocate", ("HV_LIMIT_CPUS=1", f"STEP={step}")))
     found.append(Proof("dispatcher", "dispatcher", SMALL))
     return found

@@ -25,6 +25,6 @@ def test_all_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bits", "madt_step", "entry", "message", "vector_find"])
+@pytest.mark.parametrize("name", ["bits", "madt_step", "entry", "message", "pin_program", "cpu_index", "vector_find"])
 def test_a_broken_core_is_noticed(name: str) -> None:
     assert _prove("--mutations", name).strip()
