@@ -100,21 +100,27 @@ def _unpacked() -> list[str]:
 
 def cbmc() -> list[str]:
     """The command. Unpacks Debian 13's packages where there is none. Raises NoCbmcError."""
-    if _version(["cbmc"]) >= 6:
-        return ["cbmc"]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "cbmc.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _version(_unpacked()) < 6:
-            _unpack()
+    for command in (["cbmc"], _unpacked()):
+        if _version(command) >= 6:
+            return command
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with open(CACHE / "cbmc.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _version(_unpacked()) < 6:
+                _unpack(lock.fileno())
+    except OSError as error:
+        raise NoCbmcError(f"no CBMC 6, and no place to keep it: {error}") from error
     return _unpacked()
 
 
-def _unpack() -> None:
+def _unpack(lock: int) -> None:
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if shutil.which("mmdebstrap") is None:
         raise NoCbmcError("no CBMC 6: install the package cbmc on Debian 13, mmdebstrap elsewhere")
-    if as_root and subprocess.run([*as_root, "true"], capture_output=True).returncode != 0:
+    if as_root and (
+        shutil.which("sudo") is None or subprocess.run([*as_root, "true"], capture_output=True).returncode != 0
+    ):
         raise NoCbmcError("no CBMC 6: please run once as root (mmdebstrap needs it), with the same HOME")
     print("prove: fetching CBMC from Debian 13 (10 s, 290 MB)", file=sys.stderr)
     unfinished = DEBIAN.with_suffix(".unfinished")  # of a run that was killed, too
@@ -124,6 +130,7 @@ def _unpack() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        pass_fds=[lock],  # killed, we leave the lock to a mmdebstrap that goes on
     )
     if made.returncode != 0:
         reason = (made.stderr.strip().splitlines() or ["it says nothing"])[-1]
