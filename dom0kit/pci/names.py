@@ -40,7 +40,7 @@ class PciIds:
 
     def __init__(self, text: bytes) -> None:
         start = max(text.rfind(b"\nC 00  "), 0) or len(text)
-        self._vendors = _pieces(_VENDOR, text[:start], 6)
+        self._vendors = _pieces(_VENDOR, b"\n" + text[:start], 6)
         self._classes = _pieces(_CLASS, text[start:], 4)
         self._devices: dict[int, dict[bytes, bytes]] = {}
         self._class_names: dict[int, ClassNames] = {}
@@ -92,8 +92,8 @@ class PciIds:
 
 
 def _pieces(separator: re.Pattern[bytes], text: bytes, width: int) -> dict[bytes, bytes]:
-    """The text cut at each separator, by the number and two blanks, `width` bytes, that a piece begins with."""
-    return {piece[:width]: piece for piece in separator.split(text)}
+    """The pieces behind each separator, by the number and two blanks, `width` bytes, that a piece begins with."""
+    return {piece[:width]: piece for piece in separator.split(text)[1:]}  # before the first: what they all belong to
 
 
 def _name(piece: bytes | None) -> str | None:

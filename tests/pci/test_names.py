@@ -52,6 +52,8 @@ def test_vendors_and_devices() -> None:
     assert ids.device(0x8086, 0x9000) == "Controller with a number of the first vendor's"
     assert ids.device(0x8086, 0x8139) is None
     assert ids.device(0x1234, 0x8139) is None
+    assert ids.device(0x8086, 0x8086) is None  # the vendor's own number is no device's
+    assert ids.device(0xFFFF, 0xFFFF) is None
 
 
 def test_subsystems() -> None:
@@ -75,6 +77,7 @@ def test_a_name_may_be_absent_odd_or_a_subsystems_own() -> None:
 
 def test_classes() -> None:
     ids = PciIds(TEXT)
+    assert ids.class_names(0x0C0C00) == ClassNames("Serial bus controller", None, None)
     assert ids.class_names(0x0C0330) == ClassNames("Serial bus controller", "USB controller", "XHCI")
     assert ids.class_names(0x0C0340) == ClassNames("Serial bus controller", "USB controller", None)
     assert ids.class_names(0x028000) == ClassNames("Network controller", "Network controller", None)
