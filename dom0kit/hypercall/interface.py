@@ -27,8 +27,8 @@ A = TypeVar("A", bound=Record)
 class HypercallRefused(Exception):
     """The hypervisor said no. `status` says why, `call` what was asked."""
 
-    def __init__(self, status: Status, call: str) -> None:
-        super().__init__(f"{call}: {status.sentence} ({status.name})")
+    def __init__(self, status: Status, call: str, reason: str = "") -> None:
+        super().__init__(f"{call}: {status.sentence} ({status.name})" + (f"; {reason}" if reason else ""))
         self.status = status
         self.call = call
 
@@ -114,6 +114,10 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
         """One hypercall: its status, and the argument as it came back (unchanged where the status is not OK)."""
+
+    def reason(self, number: int, command: int, status: Status) -> str:
+        """What this hypervisor knows of why it answers a call so, beyond the status's sentence; a clause, or empty."""
+        return ""
 
     # ---- Physdev operations ----
 
@@ -313,7 +317,7 @@ class Hypervisor(abc.ABC):
         data = shape.build(argument)
         status, answer = self.call(number, command, data)
         if status is not Status.OK:
-            raise HypercallRefused(status, _words(command, argument))
+            raise HypercallRefused(status, _words(command, argument), self.reason(number, command, status))
         got = shape.parse(answer, 0, len(answer), Notes("hypercall"))
         assert got is not None, "an answer has the size of its question"
         return got

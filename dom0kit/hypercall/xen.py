@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: MIT
+"""Real Xen, from dom0's user space: physdev operations by /dev/xen/privcmd, without kernel module and libxen.
+
+Xen asks for care (Xen 4.17, arch/x86/io_apic.c and physdev.c; measured on it, tests/guest/test_xen.py):
+
+- a register beyond an IOAPIC's last pin makes it panic: the version register is asked first, and such a call refused;
+- apic_write answers 0 also for what it ignores: the entry is read back, and a write that was ignored is BUSY;
+- it takes trigger and polarity of a low word, a pIRQ from the vector field of an unmasked one, and makes the rest
+  itself, the mask too (`side_effects`);
+- most operations depend on PV or PVH and on the version (`dom0kit.xen`).
+
+Sources of numbers and layouts: Linux include/uapi/xen/privcmd.h; Xen public/version.h, event_channel.h, sysctl.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from dom0kit import abi
+from dom0kit.abi import InterruptFlag, Op, Physdev, Status
+from dom0kit.address import Gsi, Sbdf
+from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
+from dom0kit.layout import layout
+from dom0kit.xen import XenDomain, from_answers
+
+PRIVCMD: Final = "/dev/xen/privcmd"
+BUFFERS: Final = "/dev/xen/hypercall"
+"""Memory that the kernel never moves, from Linux 4.18 on."""
+IOCTL_HYPERCALL: Final = 0x305000
+"""_IOC(_IOC_NONE, 'P', 0, 48)."""
+BUFFER_BYTES: Final = 3 * mmap.PAGESIZE
+
+_XEN_VERSION: Final = 17
+_VERSION: Final = 0
+_GET_FEATURES: Final = 6
+_EVENT_CHANNEL: Final = 32
+_EVENT_STATUS: Final = 5
+_EVENT_PIRQ: Final = 3
+MAX_PORTS: Final = 1 << 17
+"""Event channels of a domain, public/event_channel.h."""
+_SYSCTL: Final = 35
+_PCI_TOPOLOGY: Final = 22
+_SYSCTL_VERSIONS: Final = range(0x10, 0x30)
+"""0x15 is that of Xen 4.17; the operation's layout is the same since 4.6, and Xen refuses a version not its own."""
+_SYSCTL_BYTES: Final = 128
+_NO_DEVICE: Final = 0xFFFFFFFE
+"""XEN_INVALID_DEV: Xen does not have this function."""
+_DEVICES_AT_ONCE: Final = 1024
+
+_LEVEL: Final = 1 << 15
+_ACTIVE_LOW: Final = 1 << 13
+_MASKED: Final = 1 << 16
+_LOGICAL: Final = 1 << 11
+
+Ioctl = Callable[[int, int, bytearray, bool], int]
+"""As `fcntl.ioctl`."""
+
+
+class XenMissing(Exception):
+    """Xen cannot be reached; the message says why and what to do."""
+
+
+class Privcmd:
+    """Hypercalls of dom0's user space. One at a time; close it, or use it in ``with``."""
+
+    def __init__(self, device: str = PRIVCMD, buffers: str = BUFFERS, *, ioctl: Ioctl = fcntl.ioctl) -> None:
+        """XenMissing where this is no domain of Xen, or not for us."""
+        try:
+            self._file = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise XenMissing(f"there is no {device}: this is no domain of Xen, or modprobe xen_privcmd") from error
+        except OSError as error:
+            raise XenMissing(f"{device} cannot be opened: {error.strerror}; it asks for root") from error
+        self._ioctl = ioctl
+        try:
+            self.memory: Final = _memory(buffers)
+        except OSError as error:
+            os.close(self._file)
+            raise XenMissing(f"no memory for arguments of hypercalls: {error.strerror}") from error
+        self.address: Final = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        """Of `memory`, as Xen is told it."""
+        self.lock: Final = threading.Lock()
+        """Held by who uses `memory`."""
+
+    def close(self) -> None:
+        """The memory goes with the object."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Privcmd:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def hypercall(self, number: int, *arguments: int) -> int:
+        """What Xen answers: 0 or more, or a negative errno."""
+        words = bytearray(struct.pack("<6Q", number, *arguments, *[0] * (5 - len(arguments))))
+        try:
+            return self._ioctl(self._file, IOCTL_HYPERCALL, words, True)
+        except OSError as error:
+            return -(error.errno or 0)
+
+
+def _memory(buffers: str) -> mmap.mmap:
+    """Pages that are never swapped: of the kernel's device, else locked and shared, so that no fork copies them."""
+    try:
+        file = os.open(buffers, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        memory = mmap.mmap(-1, BUFFER_BYTES, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        libc = ctypes.CDLL(None, use_errno=True)
+        start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+        if libc.mlock(start, ctypes.c_size_t(BUFFER_BYTES)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number)) from None
+        return memory
+    try:
+        return mmap.mmap(file, BUFFER_BYTES)
+    finally:
+        os.close(file)
+
+
+class IoapicAt(msgspec.Struct, frozen=True):
+    """An IOAPIC as the MADT has it: what turns an IRQ into a pin."""
+
+    address: int
+    gsi_base: Gsi
+
+
+class Xen(Hypervisor):
+    """Domain 0 of real Xen. Close it, or use it in ``with``.
+
+    Xen has none of our own calls: they are NOT_SUPPORTED, but for the vector query, which the redirection entry answers
+    where `ioapics` are given. dom0kit.ko has shared_info, too.
+    """
+
+    def __init__(self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] = ()) -> None:
+        """XenMissing where this is not dom0 of Xen."""
+        self._privcmd = privcmd or Privcmd()
+        try:
+            self.domain: Final = self._ask_domain()
+        except BaseException:
+            self.close()
+            raise
+        self._ioapics = tuple(ioapics)
+        self._pins: dict[int, int] = {}
+        self._sysctl_version = 0
+
+    def close(self) -> None:
+        self._privcmd.close()
+
+    def __enter__(self) -> Xen:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    # ---- As every hypervisor ----
+
+    def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
+        if (number, command) == (abi.HYPERCALL_DOM0KIT, Op.QUERY_VECTOR):
+            return self._query_vector(argument)
+        if number == abi.HYPERCALL_DOM0KIT and (number, command) in abi.ARGUMENTS:
+            return Status.NOT_SUPPORTED, argument
+        if (number, command) not in abi.ARGUMENTS:
+            return Status.NO_CALL, argument
+        size = layout(abi.ARGUMENTS[number, command]).size
+        if command == Physdev.PCI_DEVICE_ADD:
+            argument = argument[:size].ljust(size, b"\0")
+        if len(argument) != size:
+            return Status.FAULT, argument
+        if not self.domain.availability(Physdev(command)).available:
+            return Status.NOT_SUPPORTED, argument
+        if command in (Physdev.APIC_READ, Physdev.APIC_WRITE):
+            return self._apic(Physdev(command), argument)
+        return self._physdev_call(command, argument)
+
+    def reason(self, number: int, command: int, status: Status) -> str:
+        if number == abi.HYPERCALL_DOM0KIT:
+            if status is not Status.NOT_SUPPORTED:
+                return ""
+            return "Xen has no such call; the module dom0kit.ko has those that need no help of Xen"
+        if status is Status.NOT_SUPPORTED:
+            if command == Physdev.APIC_WRITE and self.domain.availability(Physdev.APIC_WRITE).available:
+                return "Xen chooses the destination: it ignores a write of the high half of an entry"
+            return self.domain.availability(Physdev(command)).reason
+        if command == Physdev.APIC_WRITE and status is Status.BUSY:
+            return "Xen answered 0 and ignored the write: the interrupt is Xen's own, or a driver of dom0 has it"
+        return ""
+
+    # ---- What dom0's kernel has told Xen ----
+
+    def knows(self, functions: Sequence[Sbdf]) -> dict[Sbdf, bool]:
+        """Of each function whether Xen has it (was told of it by pci_device_add, or found it at boot). Changes nothing.
+
+        HypercallRefused where this Xen's sysctl interface is another one, or a policy forbids it.
+        """
+        known: dict[Sbdf, bool] = {}
+        # No hypercall has room for a segment of more than 16 bits, so Xen was never told of one.
+        askable = [function for function in functions if function.segment <= 0xFFFF]
+        for first in range(0, len(askable), _DEVICES_AT_ONCE):
+            part = askable[first : first + _DEVICES_AT_ONCE]
+            known.update(zip(part, (node != _NO_DEVICE for node in self._pci_nodes(part)), strict=True))
+        return {function: known.get(function, False) for function in functions}
+
+    def bound_pirqs(self) -> dict[int, int]:
+        """The virtual processor of each pIRQ that a driver of dom0 has requested, by pIRQ. Changes nothing."""
+        found: dict[int, int] = {}
+        with self._privcmd.lock:
+            for port in range(1, MAX_PORTS):
+                question = struct.pack("<HHIIIQ", abi.DOMID_SELF, 0, port, 0, 0, 0)
+                status, answer = self._exchange(_EVENT_CHANNEL, _EVENT_STATUS, question)
+                if status:
+                    break  # EINVAL: the domain has no more ports yet
+                _, _, _, kind, cpu, value = struct.unpack("<HHIIIQ", answer)
+                if kind == _EVENT_PIRQ:
+                    found[value & 0xFFFFFFFF] = cpu
+        return found
+
+    # ---- How ----
+
+    def _ask_domain(self) -> XenDomain:
+        version = self._privcmd.hypercall(_XEN_VERSION, _VERSION, 0)
+        with self._privcmd.lock:
+            status, answer = self._exchange(_XEN_VERSION, _GET_FEATURES, struct.pack("<II", 0, 0))
+        if version <= 0 or status:
+            raise XenMissing(f"Xen does not say its version (errno {-version if version < 0 else -status})")
+        domain = from_answers(version, struct.unpack("<II", answer)[1])
+        if not domain.is_dom0:
+            raise XenMissing("this is a guest of Xen, not dom0: run it there")
+        return domain
+
+    def _exchange(self, number: int, command: int, argument: bytes) -> tuple[int, bytes]:
+        """One call whose argument lies in memory; the lock is held. What it answered, and the argument after it."""
+        memory = self._privcmd.memory
+        memory[: len(argument)] = argument
+        status = self._privcmd.hypercall(number, command, self._privcmd.address)
+        return status, memory[: len(argument)]
+
+    def _physdev_call(self, command: int, argument: bytes) -> tuple[Status, bytes]:
+        with self._privcmd.lock:
+            answered, data = self._exchange(abi.HYPERCALL_PHYSDEV, command, argument)
+        if answered >= 0:
+            return Status.OK, data
+        status = _status(answered)
+        # Which operations there are depends on version and domain; the tables of `dom0kit.xen` may be older than Xen.
+        return (Status.NOT_SUPPORTED if status is Status.NO_CALL else status), argument
+
+    def _apic(self, command: Physdev, argument: bytes) -> tuple[Status, bytes]:
+        address, register, value = struct.unpack("<QII", argument)
+        status, pins = self._count_pins(address)
+        if status is not Status.OK:
+            return status, argument
+        if register > 2 and not 0x10 <= register < 0x10 + 2 * pins:
+            return Status.OUT_OF_RANGE, argument
+        if command is Physdev.APIC_READ:
+            return self._physdev_call(command, argument)
+        if register < 0x10:
+            return Status.NOT_PERMITTED, argument
+        if register % 2:
+            return Status.NOT_SUPPORTED, argument
+        status, answer = self._physdev_call(command, argument)
+        if status is Status.OK:
+            status, now = self._read(address, register)
+            if status is Status.OK and (now ^ value) & (_LEVEL | _ACTIVE_LOW):
+                return Status.BUSY, argument
+        return status, answer if status is Status.OK else argument
+
+    def _count_pins(self, address: int) -> tuple[Status, int]:
+        """How many redirection entries can be reached; 0 where Xen has no such IOAPIC. Its registers are asked once."""
+        if address not in self._pins:
+            status, version = self._read(address, 1)
+            if status is not Status.OK:
+                return status, 0
+            self._pins[address] = min((version >> 16 & 0xFF) + 1, 120)
+        return Status.OK, self._pins[address]
+
+    def _read(self, address: int, register: int) -> tuple[Status, int]:
+        status, answer = self._physdev_call(Physdev.APIC_READ, struct.pack("<QII", address, register, 0))
+        return status, struct.unpack("<QII", answer)[2]
+
+    def _query_vector(self, argument: bytes) -> tuple[Status, bytes]:
+        """The redirection entry of a GSI: alloc_irq_vector only gives the IRQ back. Xen tells no message's vector."""
+        shape = layout(abi.QueryVector)
+        if len(argument) != shape.size:
+            return Status.FAULT, argument
+        if not self.domain.availability(Physdev.APIC_READ).available:
+            return Status.NOT_SUPPORTED, argument
+        domain, irq = struct.unpack_from("<II", argument, 8)
+        if argument[:8] != struct.pack("<HHI", abi.VERSION, shape.size, 0) or domain not in (0, abi.DOMID_SELF):
+            return Status.INVALID, argument
+        for ioapic in self._ioapics:
+            pin = irq - ioapic.gsi_base
+            if 0 <= pin < self._count_pins(ioapic.address)[1]:
+                break
+        else:
+            return Status.INVALID, argument
+        (status, low), (again, high) = (self._read(ioapic.address, 0x10 + 2 * pin + word) for word in (0, 1))
+        if status is not Status.OK or again is not Status.OK:
+            return (status if status is not Status.OK else again), argument
+        if not low & 0xFF:
+            return Status.NOT_FOUND, argument
+        flags = InterruptFlag(0)
+        for bit, flag in ((_MASKED, InterruptFlag.MASKED), (_LEVEL, InterruptFlag.LEVEL),
+                          (_ACTIVE_LOW, InterruptFlag.ACTIVE_LOW)):  # fmt: skip
+            flags |= flag if low & bit else InterruptFlag(0)
+        # The order of the MADT's processors is not known here.
+        return Status.OK, argument[:16] + struct.pack("<IIII", abi.NONE, high >> 24, low & 0xFF, flags)
+
+    def _pci_nodes(self, functions: Sequence[Sbdf]) -> tuple[int, ...]:
+        """XEN_SYSCTL_pcitopoinfo: of each function its node, or that Xen has no such function."""
+        devices = _SYSCTL_BYTES
+        nodes = devices + 4 * len(functions)
+        memory, address = self._privcmd.memory, self._privcmd.address
+        packed = b"".join(struct.pack("<HBB", f.segment, f.bus, f.devfn) for f in functions)
+        status = Status.INVALID.value
+        with self._privcmd.lock:
+            for version in (self._sysctl_version,) if self._sysctl_version else _SYSCTL_VERSIONS:
+                memory[devices : nodes + 4 * len(functions)] = packed + bytes(4 * len(functions))
+                head = struct.pack(
+                    "<IIIIQQ", _PCI_TOPOLOGY, version, len(functions), 0, address + devices, address + nodes
+                )
+                memory[:_SYSCTL_BYTES] = head.ljust(_SYSCTL_BYTES, b"\0")
+                status = self._privcmd.hypercall(_SYSCTL, address)
+                if status != -13:  # EACCES: another version
+                    break
+            if status >= 0:
+                self._sysctl_version = version
+                return struct.unpack_from(f"<{len(functions)}I", memory, nodes)
+        refused = Status.NOT_SUPPORTED if status == -13 else _status(status)
+        raise HypercallRefused(refused, "sysctl pcitopoinfo", "this Xen does not tell which functions it has")
+
+
+def side_effects(low: int) -> tuple[str, ...]:
+    """What apic_write makes of a low word on Xen, beyond writing it: a sentence each, as measured on 4.17.
+
+    None of it can be taken back: vector and mapping stay until the machine starts again.
+    """
+    level, masked, irq = bool(low & _LEVEL), bool(low & _MASKED), low & 0xFF
+    effects = ["Xen chooses vector, destination and delivery mode itself and keeps them until it starts again."]
+    if not masked:
+        effects.append(f"Xen reads the vector field as a pIRQ: pIRQ {irq} of dom0 becomes this pin's GSI.")
+    if level and not masked:
+        effects.append("Xen masks a level pin until a driver of dom0 binds its pIRQ: it stays masked.")
+    if not level and masked:
+        effects.append("Xen unmasks every edge pin: it will not stay masked.")
+    return tuple(effects)
+
+
+def _status(answered: int) -> Status:
+    """Of a negative answer. OSError where the errno is none that a hypercall has: it is the kernel's."""
+    try:
+        return Status(answered)
+    except ValueError:
+        raise OSError(-answered, os.strerror(-answered)) from None
