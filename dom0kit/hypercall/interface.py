@@ -17,6 +17,7 @@ from dom0kit import abi
 from dom0kit.abi import Feature, InterruptFlag, IrqStatus, Kind, MapPirq, Mode, Op, PciDev, Physdev, Report, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.layout import Record, layout
+from dom0kit.plan import Message as Message
 from dom0kit.walker import Notes
 
 SELF: Final = abi.DOMID_SELF
@@ -99,13 +100,6 @@ _REPORTS: Final = {
     Report.FIRMWARE_ENTRY: "firmware left GSI {value} unmasked with an SMI, NMI, INIT or ExtINT",
     Report.NO_CPU: "the MADT enables no processor",
 }
-
-
-class Message(msgspec.Struct, frozen=True):
-    """Address and data of an MSI message."""
-
-    address: int
-    data: int
 
 
 class Hypervisor(abc.ABC):
