@@ -15,6 +15,7 @@ from dom0kit.part import Part
 from dom0kit.source.interface import RawFunction, RawTable, Source, SourceKind
 
 if TYPE_CHECKING:
+    from dom0kit.acpi.aml_values import Evaluate
     from dom0kit.acpi.namespace import Namespace
     from dom0kit.acpi.tables import Header, Table
     from dom0kit.finding import Finding
@@ -31,17 +32,26 @@ _WITH_KERNEL: Final = frozenset((SourceKind.LIVE, SourceKind.RECORDING))
 
 
 def observe(
-    source: Source, *, aml: bool = True, only: Part | str | None = None, progress: Progress = lambda text: None
+    source: Source,
+    *,
+    aml: bool = True,
+    kernel_aml: Evaluate | None = None,
+    only: Part | str | None = None,
+    progress: Progress = lambda text: None,
 ) -> Platform:
     """Everything that `source` tells, or the part `only` of it; a part alone has the same facts as in the whole.
 
     Never raises for what the machine is like. Without `aml` no child process is started, and what only the namespace
-    knows is missing. ValueError for a part that there is not. The same source gives an equal Platform every time.
+    knows is missing. With `kernel_aml`, the interpreter of the kernel on this very machine, its values count, and where
+    the offline interpreter has another is a finding. ValueError for a part that there is not. The same source gives an
+    equal Platform every time.
     """
     parts = frozenset(Part) if only is None else frozenset((Part(only),))
     progress("reading")
     raw_tables, raw_functions = source.tables(), tuple(source.functions())
-    interpretation = _Interpretation(raw_tables, raw_functions) if aml and raw_tables and parts != {Part.PCI} else None
+    interpretation = None
+    if aml and raw_tables and parts != {Part.PCI}:
+        interpretation = _Interpretation(raw_tables, raw_functions, kernel_aml)
 
     from dom0kit import memory, processors
     from dom0kit.acpi.namespace import Namespace, pci_addresses
@@ -129,7 +139,7 @@ def observe(
 class _Interpretation:
     """The interpreter at work: launched here and now, asked and understood in a thread of its own."""
 
-    def __init__(self, tables: Sequence[RawTable], functions: Sequence[RawFunction]) -> None:
+    def __init__(self, tables: Sequence[RawTable], functions: Sequence[RawFunction], kernel: Evaluate | None) -> None:
         from threading import Thread
 
         from dom0kit.acpi.aml_launch import Launch
@@ -137,6 +147,7 @@ class _Interpretation:
         self._launch = Launch(tables, {function.sbdf: function.config for function in functions})
         with suppress(OSError):  # it is tried again, and then told
             self._launch.start()
+        self._kernel = kernel
         self._namespace: Namespace | None = None
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, daemon=True)
@@ -147,7 +158,7 @@ class _Interpretation:
             with self._launch:
                 from dom0kit.acpi.aml import interpret_launched
 
-                self._namespace = interpret_launched(self._launch)
+                self._namespace = interpret_launched(self._launch, self._kernel)
         except BaseException as error:
             self._error = error
 

@@ -24,7 +24,7 @@ from dom0kit.acpi.aml_answers import AT_ONCE, Answers, references
 from dom0kit.acpi.aml_findings import CUT_OFF, INITIALISATION, MIXED, NAMES, TABLE_REJECTED
 from dom0kit.acpi.aml_launch import SECONDS, Launch
 from dom0kit.acpi.aml_output import DATA_TABLE, PCI_CONFIG, RawEvaluation, Read
-from dom0kit.acpi.aml_values import Buffer, Integer, Opaque, Package, Reference, Result, String, Value
+from dom0kit.acpi.aml_values import Buffer, Evaluate, Integer, Opaque, Package, Reference, Result, String, Value
 from dom0kit.acpi.namespace import AmlDevice, Evaluation, Namespace, RegionAccess, parent, pci_addresses, root_bus
 from dom0kit.acpi.recorded_config import BYTES, OVERLAYS
 from dom0kit.acpi.tables.common import SPACES
@@ -64,21 +64,32 @@ _SLOW: Final = 2.0
 """A batch that took so many seconds is not repeated for its names as a whole."""
 
 
-def interpret(tables: Sequence[RawTable], config: Mapping[Sbdf, bytes], *, seconds: float = SECONDS) -> Namespace:
+def interpret(
+    tables: Sequence[RawTable],
+    config: Mapping[Sbdf, bytes],
+    *,
+    seconds: float = SECONDS,
+    kernel: Evaluate | None = None,
+) -> Namespace:
     """The namespace of these tables, AML's PCI_Config fields reading `config`.
 
     `config` has every function of the machine, with no bytes where it was not read; it is empty where PCI is unknown.
     Tables are loaded in the order given, DSDT first; dynamic ones are left out. Whatever AML does, this returns
-    within `seconds` and a little, and raises nothing.
+    within `seconds` and a little, and raises nothing. `kernel` is the interpreter of the kernel on this very machine:
+    its values take the place of those found here.
     """
-    return interpret_launched(Launch(tables, config, seconds))
+    return interpret_launched(Launch(tables, config, seconds), kernel)
 
 
-def interpret_launched(launch: Launch) -> Namespace:
+def interpret_launched(launch: Launch, kernel: Evaluate | None = None) -> Namespace:
     """As `interpret`, of what was launched before this module was imported."""
     with launch:
         interpretation = _Interpretation(launch)
         interpretation.run()
+    if kernel is not None:
+        from dom0kit.acpi.aml_kernel import ask_kernel
+
+        interpretation.findings += ask_kernel(interpretation.answers, kernel)
     return interpretation.answers.namespace(interpretation.version, interpretation.findings)
 
 

@@ -118,6 +118,11 @@ class Answers:
         """_HID as text."""
         return _identifier(self.value(path, "_HID"))
 
+    def overrule(self, path: str, value: Raw | None) -> None:
+        """The kernel's interpreter gave another value, or the same: what it says counts."""
+        self.raw[path] = RawEvaluation(path, "AE_OK", value, ())
+        self.evaluated[path] = Evaluation(path, "AE_OK", by_kernel=True)
+
     def cids(self, path: str) -> tuple[str, ...]:
         """_CID, one or several, as text."""
         value = self.value(path, "_CID")

@@ -88,3 +88,13 @@ MIXED: Final = rule(
     advice="Evaluate the object on the machine itself where it matters.",
     specification="ACPICA source/tools/acpiexec/aeregion.c",
 )
+KERNEL_DIFFERS: Final = rule(
+    "aml.kernel-differs",
+    Severity.INFO,
+    title="the kernel's interpreter gives another value",
+    meaning="The running kernel evaluated the object as well (--kernel-aml), and its value is another than that of the "
+    "offline interpreter, which reads zeros where hardware was not recorded and runs no initialisation on it. The "
+    "kernel's value is the one that is used.",
+    advice="Nothing; read recordings of this machine with it in mind, for they have the offline value.",
+    specification="ACPI 6.5, section 5.5.2.4 (operation regions)",
+)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from dom0kit.acpi.namespace import Evaluation
@@ -47,6 +49,14 @@ class Opaque(msgspec.Struct, frozen=True, tag="opaque"):
 
 
 Value = Integer | String | Buffer | Reference | Package | Opaque
+
+
+class NotEvaluated(Exception):
+    """The kernel's interpreter gave no value; the message says why."""
+
+
+Evaluate = Callable[[str], Value | None]
+"""The kernel's interpreter: what the object at a path evaluates to, None for nothing; raises NotEvaluated."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

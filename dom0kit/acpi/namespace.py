@@ -62,6 +62,8 @@ class Evaluation(msgspec.Struct, frozen=True):
     mixed: bool = False
     """It read the same offset of several functions' config space, which the interpreter cannot tell apart: it was
     evaluated once for each of them."""
+    by_kernel: bool = False
+    """By the running kernel's interpreter, which saw the hardware: the status is that of success."""
 
     @property
     def ok(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os.path
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import dom0kit
@@ -28,15 +29,28 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--only", choices=PARTS, help="compute and show this part alone")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--no-aml", action="store_true", help="do not interpret AML: quick, but no interrupt routing")
+    parser.add_argument(
+        "--kernel-aml",
+        action="store_true",
+        help="have this kernel evaluate AML too, by dom0kit.ko: its values count, and what differs is a finding",
+    )
     options = parser.parse_args(arguments)
     parser.check_source(options)
+    if options.kernel_aml and (options.no_aml or is_recorded(options)):
+        parser.error("--kernel-aml is for this machine and its AML: not with --from, --acpi, --pci or --no-aml")
     from dom0kit.cli.progress import Progress
     from dom0kit.finding import Severity
     from dom0kit.observation import observe
 
-    with Progress() as progress:
-        source, remark = _source(options)
-        platform = observe(source, aml=not options.no_aml, only=options.only, progress=progress)
+    with ExitStack() as stack:
+        kernel_aml = None
+        if options.kernel_aml:
+            from dom0kit.cli.module import opened
+
+            kernel_aml = stack.enter_context(opened()).evaluate
+        progress = stack.enter_context(Progress())
+        source, remark = (open_live(wake=options.wake), "") if options.kernel_aml else _source(options)
+        platform = observe(source, aml=not options.no_aml, kernel_aml=kernel_aml, only=options.only, progress=progress)
     if options.format == "json":
         if remark:
             print(f"dom0kit: {remark}", file=sys.stderr)

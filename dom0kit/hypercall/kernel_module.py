@@ -3,38 +3,32 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import mmap
 import os
 import struct
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from dom0kit import abi
-from dom0kit.abi import AmlType, BackendKind, Physdev, Status
+from dom0kit.abi import BackendKind, Physdev, Status
 from dom0kit.hypercall.interface import Hypervisor
 from dom0kit.hypercall.shared_info import NotShared, SharedInfo, parse_shared_info
 from dom0kit.layout import Record, layout
 from dom0kit.walker import Notes
 
+if TYPE_CHECKING:
+    from dom0kit.acpi.aml_values import Value
+
 A = TypeVar("A", bound=Record)
 
 DEVICE: Final = "/dev/dom0kit"
-_RESULT_BYTES: Final = 64 << 10
-_RESULT_MAX: Final = 1 << 20
 _READ_WRITE: Final = 3
-_DEPTH: Final = 9
 
 
 class ModuleMissing(Exception):
     """The device cannot be used; the message says why and what to do."""
-
-
-class NotEvaluated(Exception):
-    """The kernel's interpreter gave no value; the message says why."""
 
 
 class HardwareRegisters(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +43,6 @@ class HardwareRegisters(msgspec.Struct, frozen=True, kw_only=True):
     """Register 2."""
     entries: tuple[int, ...]
     """Redirection entries of 64 bits, by pin."""
-
-
-class Reference(msgspec.Struct, frozen=True):
-    """An object of the namespace that a value refers to; an empty path for one without a name."""
-
-    path: str
-
-
-AmlResult = int | str | bytes | Reference | tuple["AmlResult", ...] | None
-"""What the kernel's interpreter made of an object; None for what was not initialised or has a type of its own."""
 
 
 class KernelModule(Hypervisor):
@@ -142,26 +126,16 @@ class KernelModule(Hypervisor):
             entries=entries[: min(got.pins, 120)],
         )
 
-    def evaluate(self, path: str) -> AmlResult:
-        """An object of the namespace by the kernel's own interpreter (`hv_evaluate` of abi.h names those allowed)."""
-        name = path.encode()
-        if len(name) > 255:
-            raise NotEvaluated(f"{path[:40]}...: a path has at most 255 characters")
-        size = _RESULT_BYTES
-        while True:
-            room = ctypes.create_string_buffer(size)
-            wanted = abi.Evaluate(path=name.ljust(256, b"\0").hex(), buffer=ctypes.addressof(room), bytes=size)
-            data = bytearray(layout(abi.Evaluate).build(wanted))
-            try:
-                fcntl.ioctl(self._file, _number(abi.MODULE_EVALUATE, len(data)), data, True)
-            except OSError as error:
-                got = _parsed(abi.Evaluate, bytes(data))
-                if error.errno == errno.ENOSPC and size < got.needed <= _RESULT_MAX:
-                    size = got.needed
-                    continue
-                raise NotEvaluated(_why(path, error, got.acpi_status)) from error
-            value, _ = _value(room.raw[: _parsed(abi.Evaluate, bytes(data)).needed], 0, 0)
-            return value
+    def evaluate(self, path: str) -> Value | None:
+        """An object of the namespace by the kernel's own interpreter (`hv_evaluate` of abi.h names those allowed).
+
+        None: it gave nothing. NotEvaluated: it failed, or may not be asked.
+        """
+        from dom0kit.hypercall.kernel_aml import evaluate
+
+        return evaluate(
+            lambda question: fcntl.ioctl(self._file, _number(abi.MODULE_EVALUATE, len(question)), question), path
+        )
 
     def _module(self, nr: int, argument: A) -> A:
         return _parsed(type(argument), self._ioctl(nr, layout(type(argument)).build(argument)))
@@ -180,40 +154,3 @@ def _parsed(type: type[A], data: bytes) -> A:
 
 def _number(nr: int, size: int) -> int:
     return _READ_WRITE << 30 | size << 16 | abi.IOCTL_TYPE << 8 | nr
-
-
-def _why(path: str, error: OSError, acpi_status: int) -> str:
-    return {
-        errno.EPERM: f"{path}: only objects that Linux evaluates itself at boot may be asked for",
-        errno.EINVAL: f"{path} is not an absolute path such as \\_SB_.PCI0._PRT",
-        errno.ENOENT: f"there is no {path}",
-        errno.EIO: f"{path}: the interpreter failed with ACPICA status {acpi_status:#x}",
-        errno.E2BIG: f"{path}: the value is nested too deep or larger than 1 MiB",
-    }.get(error.errno or 0, f"{path}: {error.strerror}")
-
-
-def _value(data: bytes, at: int, depth: int) -> tuple[AmlResult, int]:
-    """The value at an offset, and where it ends. NotEvaluated where the bytes make no value."""
-    if at + 8 > len(data) or depth > _DEPTH:
-        raise NotEvaluated("the kernel's answer is cut off")
-    kind, length = struct.unpack_from("<II", data, at)
-    at += 8
-    if kind == AmlType.PACKAGE:
-        elements: list[AmlResult] = []
-        for _ in range(length):
-            element, at = _value(data, at, depth + 1)
-            elements.append(element)
-        return tuple(elements), at
-    body = data[at : at + length]
-    if len(body) < length:
-        raise NotEvaluated("the kernel's answer is cut off")
-    end = at + (length + 7) // 8 * 8
-    if kind == AmlType.INTEGER:
-        return int.from_bytes(body, "little"), end
-    if kind == AmlType.STRING:
-        return body.decode("latin-1"), end
-    if kind == AmlType.BUFFER:
-        return body, end
-    if kind == AmlType.REFERENCE:
-        return Reference(body.decode("latin-1")), end
-    return None, end

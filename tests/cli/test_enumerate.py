@@ -9,14 +9,16 @@ import os
 import pty
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import dom0kit
-from dom0kit.cli import FINE, FOUND, UNUSABLE, main
+from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
 from dom0kit.cli.enumerate import PARTS, SHIPPED
 from dom0kit.finding import Severity
+from dom0kit.hypercall.kernel_module import KernelModule
 from dom0kit.part import Part
 from dom0kit.platform import Platform
 from dom0kit.serial import decode, encode
@@ -114,6 +116,23 @@ def test_a_warning_is_enough_for_status_1(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "TEST.dat").write_bytes(table + b"slack")
     assert main(["enumerate", "--from", str(tmp_path), "--only", "acpi", "--no-aml"]) == FOUND
     assert "findings   1 warning, 1 info\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", [("--from", SHIPPED), ("--no-aml",), ("--acpi", "folder")])
+def test_the_kernels_interpreter_knows_only_this_machine(
+    other: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["enumerate", "--kernel-aml", *other]) == USAGE
+    assert "--kernel-aml is for this machine and its AML" in capsys.readouterr().err
+
+
+def test_the_kernels_interpreter_needs_the_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = partial(KernelModule, "/nonexistent/dom0kit")
+    monkeypatch.setattr("dom0kit.hypercall.kernel_module.KernelModule", missing)
+    assert main(["enumerate", "--kernel-aml"]) == UNUSABLE
+    assert "modprobe dom0kit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wake", [True, False])

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from dom0kit import abi
+from dom0kit.acpi.aml_values import Buffer, NotEvaluated, Package
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.interface import HypercallRefused
-from dom0kit.hypercall.kernel_module import KernelModule, NotEvaluated
+from dom0kit.hypercall.kernel_module import KernelModule
 from dom0kit.layout import layout
+from dom0kit.observation import observe
+from dom0kit.source.live import live
 
 OUT = Path("/out")
 IOAPIC = 0xFEC00000
@@ -152,12 +155,40 @@ def aml(module: KernelModule) -> dict[str, Any]:
     routes = module.evaluate("\\_SB_.PCI0._PRT")
     return {
         "_HID": answer("\\_SB_.PCI0._HID"),
-        "_PRT": len(routes) if isinstance(routes, tuple) else None,
-        "_CRS": isinstance(module.evaluate("\\_SB_.PCI0._CRS"), bytes),
+        "_PRT": len(routes.elements) if isinstance(routes, Package) else None,
+        "_CRS": isinstance(module.evaluate("\\_SB_.PCI0._CRS"), Buffer),
         "forbidden": answer("\\_SB_.PCI0._OSC"),
         "absent": answer("\\_SB_.NONE._STA"),
         "relative": answer("_SB_._STA"),
         "long": answer("\\" + "A" * 300),
+    }
+
+
+def differing(module: KernelModule) -> dict[str, str]:
+    """Where the kernel's interpreter and the offline one differ, and how."""
+    platform = observe(live(), kernel_aml=module.evaluate, only="acpi")
+    return {finding.where: finding.message for finding in platform.findings if finding.rule == "aml.kernel-differs"}
+
+
+def pvh(module: KernelModule) -> dict[str, Any]:
+    """What Xen 4.17 has for a PVH domain 0, and what it has not."""
+    device = Sbdf(0, 0x7F, 0, 0)
+    return {
+        "backend": module.backend.name,
+        "apic_read": status(module.apic_read, IOAPIC, 1),
+        "apic_write": status(module.apic_write, IOAPIC, 0x10, 0x10000),
+        "alloc_irq_vector": status(module.alloc_irq_vector, 20),
+        "query_vector": status(module.query_vector, 20),
+        "setup_gsi": status(module.setup_gsi, Gsi(20), Trigger.LEVEL, Polarity.LOW),
+        "map_gsi": status(module.map_gsi, Gsi(20), 20),
+        "unmap_pirq": status(module.unmap_pirq, 20),
+        "irq_status_query": status(module.irq_status_query, 20),
+        "eoi": status(module.eoi, 20),
+        "pci_device_add": status(module.pci_device_add, device),
+        "pci_device_remove": status(module.pci_device_remove, device),
+        "domain_create": status(module.domain_create, 1),
+        "information": status(module.information),
+        "shared_info": len(module.shared_info().ioapics),
     }
 
 
@@ -216,11 +247,14 @@ def main() -> None:
                 "backend": module.backend.name,
                 "good": good_calls(module),
                 "aml": aml(module),
+                "differing": differing(module),
                 "crowd": crowd(module),
                 "bad": bad_ioctls(),
                 "rights": without_rights(),
                 "busy": subprocess.run(["rmmod", "dom0kit"], capture_output=True).returncode != 0,
             }
+        elif what == "pvh":
+            seen = pvh(module)
         else:  # Xen
             low, high = ([module.apic_read(IOAPIC, 0x10 + word + 2 * pin) for pin in range(24)] for word in (0, 1))
             entries = [(first & ~0x5000) | second << 32 for first, second in zip(low, high, strict=True)]
