@@ -207,6 +207,12 @@ static bool is_here(void)
 	return xen_initial_domain();
 }
 
+static void stop(void)
+{
+	vfree(core);
+	core = NULL;
+}
+
 static int start(void)
 {
 	struct hv_start how = {
@@ -219,13 +225,11 @@ static int start(void)
 	core = vmalloc_user(sizeof(*core));
 	if (!core)
 		return -ENOMEM;
-	return hv_core_start(core, &how);
-}
-
-static void stop(void)
-{
-	vfree(core);
-	core = NULL;
+	if (hv_core_start(core, &how) != HV_OK) {
+		stop();
+		return -EINVAL;
+	}
+	return 0;
 }
 
 static struct page *shared_page(unsigned int index)
