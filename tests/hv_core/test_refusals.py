@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -258,7 +259,7 @@ def test_ioapics_come_and_go() -> None:
     assert refused(dom0, dom0.ioapic_remove, SECOND) is Status.NO_DEVICE
     assert dom0.ioapic_add(SECOND, Gsi(24)) == 4
     dom0.domain_create(1)
-    for use, undo in (
+    uses: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
         (lambda: dom0.map_gsi(Gsi(25), 25), lambda: dom0.unmap_pirq(25)),
         (lambda: dom0.apic_write(SECOND, 0x12, 0x31), lambda: dom0.apic_write(SECOND, 0x12, 0x31 | MASKED)),
         (lambda: dom0.assign_gsi(1, Gsi(26)), lambda: dom0.release_gsi(1, Gsi(26))),
@@ -266,7 +267,8 @@ def test_ioapics_come_and_go() -> None:
             lambda: dom0.setup_gsi(Gsi(27), Trigger.EDGE, Polarity.HIGH),
             lambda: dom0.unmap_pirq(dom0.map_gsi(Gsi(27), 27)),
         ),
-    ):
+    )
+    for use, undo in uses:
         use()
         assert refused(dom0, dom0.ioapic_remove, SECOND) is Status.BUSY
         undo()
