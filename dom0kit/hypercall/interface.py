@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -102,8 +102,17 @@ _REPORTS: Final = {
 }
 
 
+class Listener(Protocol):
+    """Is told of a hypercall after it was made."""
+
+    def __call__(self, number: int, command: int, argument: bytes, status: Status, answer: bytes) -> None: ...
+
+
 class Hypervisor(abc.ABC):
     """A hypervisor, or the core itself, as one domain sees it."""
+
+    listener: Listener | None = None
+    """Told of every call that a method makes (`dom0kit.hypercall.trace`)."""
 
     @abc.abstractmethod
     def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
@@ -310,8 +319,10 @@ class Hypervisor(abc.ABC):
         shape = layout(type(argument))
         data = shape.build(argument)
         status, answer = self.call(number, command, data)
+        if self.listener is not None:
+            self.listener(number, command, data, status, answer)
         if status is not Status.OK:
-            raise HypercallRefused(status, _words(command, argument), self.reason(number, command, status))
+            raise HypercallRefused(status, words(command, argument), self.reason(number, command, status))
         got = shape.parse(answer, 0, len(answer), Notes("hypercall"))
         assert got is not None, "an answer has the size of its question"
         return got
@@ -321,8 +332,8 @@ def _size(type: type[Record]) -> int:
     return layout(type).size
 
 
-def _words(command: Physdev | Op, argument: Record) -> str:
-    """The call in words: ``apic_write(apic_physbase=0xfec00000, reg=0x10, value=0x0)``."""
+def words(command: Physdev | Op, argument: Record) -> str:
+    """A call in words: ``apic_write(apic_physbase=0xfec00000, reg=0x10, value=0x0)``."""
     fields = ", ".join(
         f"{name}={value:#x}" for name in argument.__struct_fields__ if isinstance(value := getattr(argument, name), int)
     )
