@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from benchmarks import hv_core
+from benchmarks import hv_core, module
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.acpi import aml_launch
@@ -181,8 +181,8 @@ def main() -> None:
             for row in benchmark:
                 print("  ".join(row.cells()), flush=True)
                 rows.append(row)
-    core = hv_core.section(runs)
-    print(core)
+    core, under_xen = hv_core.section(runs), module.section()
+    print(core, under_xen, sep="\n")
     lspci = subprocess.run(["lspci", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.write_text(
         f"""# Benchmarks
@@ -192,7 +192,8 @@ of each that does not count; wall times are medians, process start included, out
 resident set of the process or a child. Python {platform.python_version()}, {lspci}, {os.cpu_count()} CPUs.
 {"" if _machines() else "The corpus of recorded machines was absent: rows that need it are missing."}
 {_table(rows)}
-{core}"""
+{core}
+{under_xen}"""
     )
 
 
