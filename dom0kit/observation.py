@@ -53,13 +53,14 @@ def observe(
     if aml and raw_tables and parts != {Part.PCI}:
         interpretation = _Interpretation(raw_tables, raw_functions, kernel_aml)
 
-    from dom0kit import memory, processors
+    from dom0kit import memory, processors, xen
     from dom0kit.acpi.namespace import Namespace, pci_addresses
     from dom0kit.acpi.tables import cross_findings, decode_table
     from dom0kit.ioapic import compare, controllers, intx, kernel_view, legacy
     from dom0kit.ioapic.namespace import ioapic_devices
     from dom0kit.iommu.observe import isolation_groups, observe_iommu
     from dom0kit.msi import state as msi_state
+    from dom0kit.native import NativeView
     from dom0kit.pci import isolation, topology, windows
     from dom0kit.pci.config_space import decode_function
     from dom0kit.pci.reset import resets
@@ -127,6 +128,13 @@ def observe(
     if Part.MEMORY in parts:
         facts["memory"] = noted(memory.observe(tables, namespace, source))
     read = MemorySource(source.name, source.kind, tables=raw_tables, functions=raw_functions)
+    native = source if isinstance(source, NativeView) else None
+    if native is not None:
+        facts["native"] = native.origin()
+        read = native.seen
+    if (domain := xen.observe(source)) is not None:
+        facts["xen"] = domain
+        findings += xen.findings(domain, {table.signature for table in tables}, completed=native is not None)
     return Platform(
         origin=Origin(name=source.name, kind=source.kind, is_live=source.is_live, fingerprint=fingerprint(read)),
         machine=describe(source, tables),

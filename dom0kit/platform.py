@@ -20,6 +20,7 @@ from dom0kit.ioapic.legacy import LegacyInterrupts
 from dom0kit.iommu.facts import IommuFacts
 from dom0kit.memory import MemoryFacts
 from dom0kit.msi.state import MsiState
+from dom0kit.native import Native
 from dom0kit.part import Part
 from dom0kit.pci.function import Function
 from dom0kit.pci.isolation import Group
@@ -27,6 +28,7 @@ from dom0kit.pci.reset import Resets
 from dom0kit.pci.topology import Topology
 from dom0kit.processors import Processors
 from dom0kit.source.interface import SourceKind
+from dom0kit.xen import XenDomain
 
 FORMAT: Final = 1
 """Version of the JSON form; a new one where a field goes away or changes its meaning."""
@@ -67,6 +69,10 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     parts: tuple[Part, ...]
     """What was looked at."""
+    xen: XenDomain | None = None
+    """The domain of Xen that the kernel runs in; None without Xen."""
+    native: Native | None = None
+    """What a recording made without Xen adds to what dom0 sees; None where there was none."""
     tables: tuple[Table, ...] = ()
     namespace: Namespace | None = None
     """None where AML was not interpreted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Set
 from typing import Final
 
 import msgspec
@@ -138,11 +139,14 @@ def observe(source: Source) -> XenDomain | None:
     return XenDomain(kind, XenVersion(*map(int, numbers)) if known else None, bool(bits >> FEATURE_DOM0 & 1))
 
 
-def findings(domain: XenDomain, signatures: frozenset[str]) -> tuple[Finding, ...]:
-    """What Xen does to the machine's tables, given the signatures that are seen."""
+def findings(domain: XenDomain, signatures: Set[str], *, completed: bool = False) -> tuple[Finding, ...]:
+    """What Xen does to the machine's tables, given the signatures that are seen.
+
+    `completed`: a recording made without Xen has given the tables that Xen withholds (`dom0kit.native`).
+    """
     if not domain.is_dom0:
         return (GUEST.at("machine", f"Xen's {domain.kind.value} domain has not the feature bit of dom0"),)
-    if domain.kind is not DomainKind.PV:
+    if domain.kind is not DomainKind.PV and not completed:
         return (REBUILT.at("table:APIC", f"the kernel runs as {domain.kind.value} dom0 of Xen {domain.version or ''}"),)
     if "RMAD" in signatures:
         return (RENAMED.at("table:RMAD", "the signature is RMAD, and the kernel runs as PV dom0 of Xen"),)

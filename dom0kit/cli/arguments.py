@@ -47,12 +47,17 @@ class Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         emit(self.format_help())
 
-    def add_source(self) -> None:
-        """The options that say which machine."""
+    def add_source(self, *, native: bool = True) -> None:
+        """The options that say which machine; without `native`, as it is seen from where it is."""
         self.add_argument("--from", dest="path", metavar="PATH", help=_FORMS)
         self.add_argument("--acpi", metavar="DIR", help="tables of the machine whose lspci text is --pci")
         self.add_argument("--pci", metavar="FILE", help="lspci -xxxx text of the machine whose tables are --acpi")
         self.add_argument("--wake", action="store_true", help="also read functions that are asleep, which wakes them")
+        if native:
+            self.add_argument(
+                "--native", metavar="REC", help="under Xen: a recording of the machine without it, to complete the view"
+            )
+        self.set_defaults(native=None)
 
     def check_source(self, options: argparse.Namespace) -> None:
         """UsageError where these options contradict each other."""
@@ -80,6 +85,18 @@ def open_recorded(path: str) -> Source:
 
 def open_machine(options: argparse.Namespace) -> Source:
     """The machine that the options name; Unusable where nothing can be read of it."""
+    source = _open_seen(options)
+    if options.native is None:
+        return source
+    from dom0kit.native import NativeView, NotNative
+
+    try:
+        return NativeView(source, open_recorded(options.native))
+    except NotNative as error:
+        raise Unusable(f"--native: {error}") from error
+
+
+def _open_seen(options: argparse.Namespace) -> Source:
     from dom0kit.source.errors import UnreadableSource
 
     if options.path is not None or options.acpi is None or options.pci is None:

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
 
             kernel_aml = stack.enter_context(opened()).evaluate
         progress = stack.enter_context(Progress())
-        source, remark = (open_live(wake=options.wake), "") if options.kernel_aml else _source(options)
+        source, remark = (open_machine(options), "") if options.kernel_aml else _source(options)
         platform = observe(source, aml=not options.no_aml, kernel_aml=kernel_aml, only=options.only, progress=progress)
     if options.format == "json":
         if remark:
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
 
 def _source(options: Namespace) -> tuple[Source, str]:
     """The machine to see, and what the reader must know of it first."""
-    if is_recorded(options):
+    if is_recorded(options) or options.native is not None:
         return open_machine(options), ""
     try:
         return open_live(wake=options.wake), ""

@@ -11,7 +11,7 @@ def run(arguments: list[str]) -> int:
     parser = Parser("record", "Everything that enumerate reads, as one archive, serial numbers and the like redacted.")
     parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the archive to write (NAME.d0k)")
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
-    parser.add_source()
+    parser.add_source(native=False)
     options = parser.parse_args(arguments)
     parser.check_source(options)
     from dom0kit.cli.progress import Progress

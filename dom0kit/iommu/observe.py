@@ -39,7 +39,7 @@ def observe_iommu(
         known.setdefault(function.sbdf, function)
     dmar = ivrs = None
     signatures = {table.signature for table in tables}  # a machine has one of the two, or none
-    if "DMAR" in signatures:
+    if signatures & {"DMAR", "RMAD"}:
         from dom0kit.acpi.tables.dmar import Dmar
 
         dmar = _first(tables, Dmar)

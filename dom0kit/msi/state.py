@@ -136,8 +136,8 @@ def reading(tables: Sequence[Table], chips: Iterable[str] = ()) -> tuple[Message
     """How to read the messages of a machine, and whether that is sure enough to find fault with them.
 
     `chips`: the names of the kernel's interrupt controllers, where they are known. With a DMAR each message says
-    itself what it is. With an IVRS only the kernel knows whether it remaps. Without local APICs (Arm), without a MADT,
-    and under Xen the messages are somebody else's.
+    itself what it is. With an IVRS only the kernel knows whether it remaps; Xen, whose messages a PV dom0 sees, does so
+    unless told otherwise. Without local APICs (Arm), without a MADT, and under Xen the messages are somebody else's.
     """
     names = set(chips)
     signatures = {table.signature for table in tables}
@@ -148,9 +148,9 @@ def reading(tables: Sequence[Table], chips: Iterable[str] = ()) -> tuple[Message
         for entry in table.content.entries
     )
     judge = apic and not any(name.startswith("xen-") for name in names)
-    if "DMAR" in signatures:
+    if signatures & {"DMAR", "RMAD"}:
         return MessageFormat.VTD, judge
-    remaps = any(name.startswith("IR-") for name in names)
+    remaps = any(name.startswith("IR-") or name == "xen-pirq" for name in names)
     if "IVRS" in signatures:
         return (MessageFormat.AMD_VI if remaps else MessageFormat.COMPATIBILITY), judge and bool(names)
     return MessageFormat.COMPATIBILITY, judge and not remaps

@@ -150,6 +150,10 @@ def test_how_to_read_messages() -> None:
         ([cpu, ivrs], ["PCI-MSI"], (plain, True)),
         ([cpu, ivrs], ["IO-APIC", "IR-PCI-MSI-0000:00:01.0"], (amd, True)),
         ([cpu, dmar], ["xen-pirq"], (vtd, False)),
+        ([cpu, table("RMAD", bytes(12))], ["xen-pirq"], (vtd, False)),
+        ([cpu, ivrs], ["xen-pirq"], (amd, False)),
+        ([cpu, ivrs], ["xen-dyn", "PCI-MSI"], (plain, False)),
+        ([cpu], ["xen-pirq"], (plain, False)),
         ([madt()], [], (plain, False)),
         ([], [], (plain, False)),
     ):

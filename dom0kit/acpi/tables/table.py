@@ -170,6 +170,7 @@ MODULES: Final[dict[str, tuple[str, str]]] = {
     "PCCT": ("pcct", "Pcct"),
     "PPTT": ("pptt", "Pptt"),
     "PSDT": ("definition_block", "DefinitionBlock"),
+    "RMAD": ("dmar", "Dmar"),  # Xen renames it so for dom0: see `dom0kit.xen`
     "RSDT": ("rsdt", "Rsdt"),
     "SLIT": ("slit", "Slit"),
     "SPCR": ("spcr", "Spcr"),

@@ -33,8 +33,10 @@ def _summary(platform: Platform) -> Iterator[tuple[str, ...]]:
     yield "machine", ", ".join(filter(None, (names or machine.oem or "without a name", board)))
     yield "firmware", machine.firmware or ""
     yield "seen from", f"{origin.name} ({origin.kind.value})"
+    if platform.native is not None:
+        yield "native view", f"{platform.native.name} ({platform.native.kind.value})"
     yield "kernel", machine.kernel or ""
-    yield "hypervisor", machine.hypervisor or ""
+    yield "hypervisor", _hypervisor(platform)
     yield from _processors(platform)
     yield from _memory(platform)
     yield "ACPI", _acpi(platform)
@@ -46,6 +48,13 @@ def _summary(platform: Platform) -> Iterator[tuple[str, ...]]:
     yield "IOMMU", _iommu(platform)
     yield "groups", _groups(platform)
     yield "findings", _counts(platform.findings)
+
+
+def _hypervisor(platform: Platform) -> str:
+    if (domain := platform.xen) is None:
+        return platform.machine.hypervisor or ""
+    version = f" {domain.version}" if domain.version is not None else ""
+    return f"xen{version}, {domain.kind.value} {'dom0' if domain.is_dom0 else 'guest'}"
 
 
 def _processors(platform: Platform) -> Iterator[tuple[str, ...]]:
@@ -165,6 +174,9 @@ def findings(told: Sequence[Finding]) -> list[Line]:
 
 
 def _sections(platform: Platform) -> Iterator[Section]:
+    if platform.native is not None:
+        rows: list[Sequence[Cell]] = [(of.fact, of.reason) for of in platform.native.borrowed]
+        yield Section(f"from {platform.native.name}; all else is what dom0 sees", columns(rows))
     if platform.tables:
         from dom0kit.cli.text import acpi
 
