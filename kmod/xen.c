@@ -3,12 +3,15 @@
  * Real Xen: physdev operations go to it. What Xen lacks (shared_info with our block, reports, the list of IOAPICs) comes
  * from a core of our own that reads registers through Xen and writes none; Xen's own shared_info is never touched.
  *
- * Two dangers of Xen 4.17 are kept away (arch/x86/io_apic.c): a register beyond an IOAPIC's last pin makes it panic, so
- * the version register is asked first; and apic_write returns 0 for writes it ignores, so an entry is read back.
+ * Three dangers of Xen 4.17 are kept away. A register beyond an IOAPIC's last pin makes it panic (arch/x86/io_apic.c), so
+ * the version register is asked first. apic_write returns 0 for writes it ignores, so an entry is read back. And a
+ * function whose addition failed stays in its list without a domain, and makes it panic when removed
+ * (drivers/passthrough/pci.c, drivers/vpci/vpci.c): only what Linux sees is added, only what is fully there removed.
  */
 #include <linux/errno.h>
 #include <linux/kconfig.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/vmalloc.h>
 #include <xen/xen.h>
 
@@ -75,6 +78,28 @@ static long checked_write(struct hv_apic *apic)
 	return (now ^ apic->value) & taken ? HV_BUSY : HV_OK;
 }
 
+static long add_device(struct hv_pci_device_add_pxm *add)
+{
+	struct pci_dev *seen = pci_get_domain_bus_and_slot(add->device.seg, add->device.bus, add->device.devfn);
+	long status = HV_NO_DEVICE;
+
+	if (seen)
+		status = HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_ADD, add);
+	pci_dev_put(seen);
+	return status;
+}
+
+/* Adding once more changes nothing of a function that is there, and fails for one that is there by half. */
+static long remove_device(struct hv_pci_device *device)
+{
+	struct hv_pci_device_add_pxm again = {
+		.device = { .seg = device->seg, .bus = device->bus, .devfn = device->devfn },
+	};
+	long status = add_device(&again);
+
+	return status ? status : HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_REMOVE, device);
+}
+
 /* The entry of a GSI, by way of Xen, whose alloc_irq_vector only gives the irq back. */
 static long query_vector(struct hv_query_vector *query)
 {
@@ -83,6 +108,8 @@ static long query_vector(struct hv_query_vector *query)
 	u32 low, high, pin;
 	long status;
 
+	if (!core->ioapics)
+		return HV_NOT_SUPPORTED; /* Xen shows a PVH domain 0 none of the real ones */
 	if (source == HV_SOURCE_NONE || (query->domain != HV_DOMID_SELF && query->domain))
 		return HV_INVALID;
 	ioapic = &core->ioapic[hv_source_ioapic(source)];
@@ -136,11 +163,18 @@ static long call(u32 number, u32 command, union hv_argument *argument)
 		return checked_read(&argument->apic);
 	case HV_PHYSDEVOP_APIC_WRITE:
 		return checked_write(&argument->apic);
+	case HV_PHYSDEVOP_PCI_DEVICE_ADD:
+		status = add_device(&argument->pci_device_add);
+		break;
+	case HV_PHYSDEVOP_PCI_DEVICE_REMOVE:
+		status = remove_device(&argument->pci_device_remove);
+		break;
 	default:
 		status = HYPERVISOR_physdev_op(command, argument);
-		/* Which operations a domain has depends on Xen's version and on PV or PVH. */
-		return status == -ENOSYS ? -EOPNOTSUPP : status;
+		break;
 	}
+	/* Which operations a domain has depends on Xen's version and on PV or PVH. */
+	return status == -ENOSYS ? -EOPNOTSUPP : status;
 }
 
 /* ---- What our own core needs ---- */

@@ -172,7 +172,7 @@ def differing(module: KernelModule) -> dict[str, str]:
 
 def pvh(module: KernelModule) -> dict[str, Any]:
     """What Xen 4.17 has for a PVH domain 0, and what it has not."""
-    device = Sbdf(0, 0x7F, 0, 0)
+    device, absent = Sbdf(0, 0, 0x1F, 3), Sbdf(0, 0x7F, 0, 0)
     return {
         "backend": module.backend.name,
         "apic_read": status(module.apic_read, IOAPIC, 1),
@@ -184,8 +184,8 @@ def pvh(module: KernelModule) -> dict[str, Any]:
         "unmap_pirq": status(module.unmap_pirq, 20),
         "irq_status_query": status(module.irq_status_query, 20),
         "eoi": status(module.eoi, 20),
-        "pci_device_add": status(module.pci_device_add, device),
-        "pci_device_remove": status(module.pci_device_remove, device),
+        "device": [status(call, device) for call in (module.pci_device_remove, module.pci_device_add)],
+        "absent": [status(call, absent) for call in (module.pci_device_remove, module.pci_device_add)],
         "domain_create": status(module.domain_create, 1),
         "information": status(module.information),
         "shared_info": len(module.shared_info().ioapics),

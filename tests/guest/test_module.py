@@ -273,3 +273,20 @@ def test_domain_0_of_real_xen(tmp_path: Path) -> None:
         "setup_gsi": ["OK", "EXISTS"],
         "ioapics": 1,
     }
+
+
+@pytest.mark.skipif(missing_xen() is not None, reason=missing_xen() or "")
+def test_domain_0_pvh_of_real_xen(tmp_path: Path) -> None:
+    seen, _ = drive(Machine(xen="pvh", iommu="amd", memory=2048), tmp_path, "pvh")
+    lacking = [call for call, status in seen.items() if status == "NOT_SUPPORTED"]
+    assert lacking == [
+        *("apic_read", "apic_write", "alloc_irq_vector", "query_vector", "setup_gsi", "map_gsi", "unmap_pirq"),
+        *("irq_status_query", "eoi", "domain_create"),
+    ]
+    assert {call: status for call, status in seen.items() if call not in lacking} == {
+        "backend": "XEN",
+        "device": ["OK", "OK"],
+        "absent": ["NO_DEVICE", "NO_DEVICE"],
+        "information": "OK",
+        "shared_info": 0,
+    }
