@@ -184,6 +184,21 @@ def _apic_ids(platform: Platform) -> list[int]:
     return [each.apic_id for each in found if each.in_madt and each.state is ProcessorState.ENABLED]
 
 
+def booted(
+    platform: Platform, tables: Sequence[RawTable], mode: Mode = Mode.INTERCEPT, *, told: bool = False
+) -> ModelMachine:
+    """The modelled machine, just started; with `told`, after a dom0's kernel told it of the machine, as under Xen.
+
+    ValueError when no model can be made of the machine.
+    """
+    machine = machine_of(platform, tables, mode)
+    if told:
+        dom0 = _Dom0(machine.domain(0), platform, None)
+        dom0.tell_ranges()
+        dom0.tell_functions()
+    return machine
+
+
 def simulate(platform: Platform, tables: Sequence[RawTable], mode: Mode = Mode.INTERCEPT) -> Simulation:
     """Boots the model and makes a dom0's calls. ValueError when no model can be made of the machine."""
     machine = machine_of(platform, tables, mode)

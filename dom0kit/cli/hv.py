@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dom0kit.cli import FINE, FOUND, Unusable, UsageError, closest, emit
@@ -11,12 +13,16 @@ from dom0kit.cli.arguments import Parser, open_machine
 if TYPE_CHECKING:
     import argparse
 
+    from dom0kit.platform import Platform
     from dom0kit.simulation import Simulation
+    from dom0kit.source.interface import Source
 
 _VERBS = {
     "simulate": "boot the core's model from a recorded machine, show what it then owns",
     "info": "which hypervisor the kernel module reaches, what it can and holds, what it reports",
     "shared-info": "the two pages that the hypervisor shares with dom0",
+    "xen": "what real Xen does for this dom0, and what dom0's kernel has told it",
+    "replay": "make the calls of a trace again, to the core's model of a recorded machine",
 }
 
 
@@ -28,7 +34,14 @@ def run(arguments: list[str]) -> int:
         raise UsageError("hv: which verb? (dom0kit hv --help)")
     if arguments[0] not in _VERBS:
         raise UsageError(f"hv: there is no verb {arguments[0]!r}{closest(arguments[0], _VERBS)} (dom0kit hv --help)")
-    return {"simulate": _simulate, "info": _information, "shared-info": _shared_info}[arguments[0]](arguments[1:])
+    verbs = {
+        "simulate": _simulate,
+        "info": _information,
+        "shared-info": _shared_info,
+        "xen": _xen,
+        "replay": _replay,
+    }
+    return verbs[arguments[0]](arguments[1:])
 
 
 def _information(arguments: list[str]) -> int:
@@ -83,6 +96,82 @@ def _shared_info(arguments: list[str]) -> int:
     return FINE
 
 
+def _xen(arguments: list[str]) -> int:
+    parser = Parser(
+        "hv xen",
+        "Which physdev operations real Xen has for this dom0, and whether dom0's kernel has told it of every function "
+        "and GSI. Changes nothing. Exit status 1 where it has not.",
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    options = parser.parse_args(arguments)
+    from dom0kit.abi import Physdev
+    from dom0kit.cli.arguments import open_live
+    from dom0kit.cli.progress import Progress
+    from dom0kit.hypercall.interface import HypercallRefused
+    from dom0kit.hypercall.xen import Xen, XenMissing
+    from dom0kit.hypercall.xen_told import told
+    from dom0kit.observation import observe
+
+    try:
+        xen = Xen()
+    except XenMissing as missing:
+        raise Unusable(str(missing)) from missing
+    with xen:
+        with Progress() as progress:
+            platform = observe(open_live(wake=False), progress=progress)
+        assert platform.kernel is not None
+        try:
+            functions = [function.sbdf for function in platform.functions]
+            known, wrong = told(xen, functions, platform.routes, platform.ioapics, platform.kernel)
+        except HypercallRefused as refused:
+            raise Unusable(str(refused)) from refused
+    if options.format == "json":
+        from dom0kit.serial import encode
+
+        operations = {each.name.lower(): xen.domain.availability(each) for each in Physdev}
+        answer = {"domain": xen.domain, "operations": operations, "told": known, "findings": wrong}
+        emit(encode(answer, indent=2) + b"\n")
+    else:
+        from dom0kit.cli.text.layout import show
+        from dom0kit.cli.text.xen import sections, title
+
+        show(title(xen.domain, known), sections(xen.domain, known, wrong))
+    return FOUND if wrong else FINE
+
+
+def _replay(arguments: list[str]) -> int:
+    parser = Parser(
+        "hv replay",
+        "Make every call of a trace (--trace-hypercalls) again, to the core's model of a machine. Exit status 1 where "
+        "a call is answered otherwise than it was.",
+    )
+    parser.add_argument("trace", metavar="TRACE", help="a file that --trace-hypercalls wrote")
+    parser.add_source()
+    parser.add_argument("--mode", choices=("intercept", "direct"), default="intercept", help="default: intercept")
+    options = parser.parse_args(arguments)
+    parser.check_source(options)
+    from dom0kit.abi import Mode
+    from dom0kit.cli.text.layout import columns, count, line, show
+    from dom0kit.hypercall.trace import BadTrace, read_trace, replay
+    from dom0kit.simulation import booted
+
+    try:
+        trace = read_trace(options.trace)
+    except BadTrace as error:
+        raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(f"{options.trace} cannot be read: {error.strerror}") from error
+    source, platform = _observed(options)
+    with _unusable_model(source):
+        machine = booted(platform, source.tables(), Mode[options.mode.upper()], told=trace.header.backend == "xen")
+    done = list(replay(trace.calls, machine.domain(0)))
+    other = [step for step in done if not step.agrees]
+    rows = [(step.then.call, f"{step.then.status} then", f"{step.status.name} now") for step in other]
+    title = f"{count(len(done), 'call')} of {trace.header.backend}, {len(other)} answered otherwise by the core"
+    show([line(title), *columns(rows)], [])
+    return FOUND if other else FINE
+
+
 def _simulate(arguments: list[str]) -> int:
     parser = Parser(
         "hv simulate",
@@ -109,21 +198,34 @@ def _simulate(arguments: list[str]) -> int:
 
 def _simulated(options: argparse.Namespace) -> Simulation:
     from dom0kit.abi import Mode
-    from dom0kit.cli.progress import Progress
-    from dom0kit.hypercall.core_library import LibraryMissing
-    from dom0kit.observation import observe
     from dom0kit.simulation import simulate
 
+    source, platform = _observed(options)
+    with _unusable_model(source):
+        return simulate(platform, source.tables(), Mode[options.mode.upper()])
+
+
+def _observed(options: argparse.Namespace) -> tuple[Source, Platform]:
+    """A machine that the core can boot from; Unusable without a MADT."""
+    from dom0kit.cli.progress import Progress
+    from dom0kit.observation import observe
+
     source = open_machine(options)
-    tables = source.tables()
-    if not any(table.name.startswith("APIC") for table in tables):
+    if not any(table.name.startswith("APIC") for table in source.tables()):
         raise Unusable(
             f"{source.name} has no MADT: there is nothing to boot the core from; record a machine that has one"
         )
     with Progress() as progress:
-        platform = observe(source, progress=progress)
+        return source, observe(source, progress=progress)
+
+
+@contextmanager
+def _unusable_model(source: Source) -> Iterator[None]:
+    """Unusable where no model can be made."""
+    from dom0kit.hypercall.core_library import LibraryMissing
+
     try:
-        return simulate(platform, tables, Mode[options.mode.upper()])
+        yield
     except LibraryMissing as missing:
         raise Unusable(str(missing)) from missing
     except ValueError as error:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.synthetic import write_lspci_text
+from dom0kit.address import Sbdf
 from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
 from dom0kit.serial import decode
 from dom0kit.simulation import Simulation
@@ -123,3 +125,25 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "simulate" in capsys.readouterr().out
     assert main(["hv", "simulate", "--help"]) == FINE
     assert "--mode" in capsys.readouterr().out
+
+
+def test_without_xen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hv", "xen"]) == UNUSABLE
+    assert "there is no /dev/xen/privcmd" in capsys.readouterr().err
+
+
+def test_a_trace_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = '{"trace":1,"backend":"%s","fingerprint":""}\n'
+    function = Sbdf(0, 0, 2, 0)
+    msi = '{"seconds":0,"number":33,"command":13,"call":"map","argument":"%s","status":"OK"}\n'
+    argument = struct.pack("<HHiiiiiiIQ", 0x7FF0, 0, 3, -1, -1, 0, function.devfn, 0, 0, 0xF0000000).hex()
+    trace = tmp_path / "trace"
+    trace.write_text(header % "xen" + msi % argument)
+    assert main(["hv", "replay", str(trace), "--from", Q35]) == FINE
+    assert "1 call of xen, 0 answered otherwise" in capsys.readouterr().out
+    trace.write_text(header % "hv_core" + msi % argument)
+    assert main(["hv", "replay", str(trace), "--from", Q35]) == FOUND, "nobody has told this core of the function"
+    assert "OK then" in capsys.readouterr().out
+    trace.write_text("nonsense\n")
+    assert main(["hv", "replay", str(trace), "--from", Q35]) == UNUSABLE
+    assert main(["hv", "replay", str(tmp_path / "none"), "--from", Q35]) == UNUSABLE
