@@ -38,6 +38,8 @@ class Machine:
     """Linux is domain 0, paravirtualized or PVH, of Debian's Xen. PVH needs ``iommu="amd"`` and 2048 MiB."""
     xen_append: str = ""
     """More of Xen's command line."""
+    translated: bool = False
+    """The virtio devices go through the IOMMU, as those of a PVH domain 0 always do."""
     kernel: Path | None = None
     """The tree of a kernel of our own with all it needs built in, instead of Debian's (see debug_kernel.py)."""
 
@@ -93,7 +95,7 @@ def plugs(machine: Machine) -> list[dict[str, str]]:
     return [
         {"driver": "virtio-9p-pci", "fsdev": tag, "mount_tag": tag}
         | ({"bus": f"socket-{tag}"} if kind == "q35" else {})
-        | ({"disable-legacy": "on", "iommu_platform": "on"} if machine.xen == "pvh" else {})
+        | ({"disable-legacy": "on", "iommu_platform": "on"} if _is_translated(machine) else {})
         for tag in ("root", "out")
     ]
 
@@ -113,9 +115,13 @@ def _is_intel(machine: Machine) -> bool:
     return machine.iommu == "intel"
 
 
-def _translated(machine: Machine) -> str:
+def _is_translated(machine: Machine) -> bool:
     """The memory of a PVH domain 0 is not where it believes: its devices must go through the IOMMU."""
-    return ",disable-legacy=on,iommu_platform=on" if machine.xen == "pvh" else ""
+    return machine.translated or machine.xen == "pvh"
+
+
+def _translated(machine: Machine) -> str:
+    return ",disable-legacy=on,iommu_platform=on" if _is_translated(machine) else ""
 
 
 def _topology(machine: Machine) -> list[str]:
