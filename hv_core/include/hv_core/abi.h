@@ -55,6 +55,7 @@ enum hv_status {
 #define HV_CPUID_VERSION 0x40000001u      /* EAX: HV_ABI_VERSION */
 #define HV_CPUID_FEATURES 0x40000002u     /* EAX: HV_FEATURE_*; EBX: limit of CPUs; ECX: of IOAPICs; EDX: of domains */
 #define HV_CPUID_SHARED_INFO 0x40000003u  /* EAX, EBX: guest-physical address of shared_info, low and high; 0: none */
+#define HV_CPUID_COUNTERS 0x40000004u     /* ECX: index; EAX, EBX: exits of that kind; ECX, EDX: its name, 0: no more */
 
 /* ---- Physdev operations ---- */
 
