@@ -4,6 +4,8 @@
 Sources: Intel SDM volume 3, section 11.11 (compatibility); Intel VT-d 4.1 section 5.1.5.2 (remappable); AMD I/O
 virtualization 3.08 section 2.2.5 (the offset in the data); the extended destination id of KVM and Xen (Linux,
 Documentation/virt/kvm/x86/cpuid.rst); a pIRQ in an MSI message (Linux, arch/x86/pci/xen.c).
+
+An APIC id above 14 bits is reached through a remapper only: the address's upper half is memory's to a root complex.
 """
 
 from __future__ import annotations
@@ -165,6 +167,51 @@ def decode(address: int, data: int, format: MessageFormat) -> MsiMessage:
         reserved_address=address & ~_NAMED_ADDRESS[format],
         reserved_data=data & ~named_data,
     )
+
+
+def compose(apic_id: int, vector: int, format: MessageFormat = MessageFormat.COMPATIBILITY) -> MsiMessage:
+    """What interrupts one processor: fixed, edge, physical destination, as Linux and the core write it.
+
+    ValueError where the format names no processor (it is remapped), for the APIC id that means all processors or does
+    not fit, and for a vector that none may have (below 0x10, 0xff).
+    """
+    if format not in _LAST_APIC_ID:
+        raise ValueError(f"a message in {format.value} format names no processor")
+    if not 0 <= apic_id <= _LAST_APIC_ID[format]:
+        raise ValueError(f"a message in {format.value} format cannot reach APIC id {apic_id:#x}")
+    if not 0x10 <= vector <= 0xFE:
+        raise ValueError(f"an MSI message's vector is 0x10 to 0xfe, not {vector:#x}")
+    low, high = apic_id & 0xFF, apic_id >> 8
+    return decode(INTERRUPT_BASE << 20 | low << 12 | high << 5, vector, format)
+
+
+def compose_remapped(index: int, format: MessageFormat, subhandle: int | None = None) -> MsiMessage:
+    """What goes through an entry of a remapping table: `index` is the entry's, or the first one's of a function.
+
+    With VT-d and a `subhandle` (0 to 0xffff) the entry is `index` + `subhandle`: so the messages of multi-message MSI
+    differ, whose data alone counts up. ValueError where something does not fit, and for a format that remaps nothing.
+    """
+    if format is MessageFormat.VTD:
+        handle = _fits("index", index, 16)
+        address = INTERRUPT_BASE << 20 | (handle & 0x7FFF) << 5 | 1 << 4 | handle >> 15 << 2
+        if subhandle is None:
+            return decode(address, 0, format)
+        return decode(address | 1 << 3, _fits("subhandle", subhandle, 16), format)
+    if format is MessageFormat.AMD_VI and subhandle is None:
+        return decode(INTERRUPT_BASE << 20, _fits("index", index, 11), format)
+    raise ValueError(f"a message in {format.value} format has no {'index' if subhandle is None else 'subhandle'}")
+
+
+def compose_pirq(pirq: int) -> MsiMessage:
+    """What an HVM domain of Xen writes for a pIRQ: edge, asserted (Linux, XEN_PIRQ_MSI_DATA). ValueError: 32 bits."""
+    pirq = _fits("pirq", pirq, 32)
+    return decode(
+        INTERRUPT_BASE << 20 | (pirq & 0xFF) << 12 | pirq >> 8 << 40, _PIRQ_MODE | 1 << 14, MessageFormat.XEN_PIRQ
+    )
+
+
+_LAST_APIC_ID: Final = {MessageFormat.COMPATIBILITY: 0xFE, MessageFormat.EXTENDED_DESTINATION: 0x7FFF}
+"""0xff is all processors to an 8-bit destination."""
 
 
 def _fits(name: str, value: int | None, bits: int) -> int:

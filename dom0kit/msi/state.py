@@ -17,6 +17,7 @@ from dom0kit.acpi.tables.madt import LocalApic, LocalX2apic, Madt
 from dom0kit.acpi.tables.table import Table
 from dom0kit.address import DeliveryMode, Sbdf
 from dom0kit.finding import Finding, Severity, rule
+from dom0kit.msi import pages
 from dom0kit.msi.messages import MessageFormat, MsiMessage, decode
 from dom0kit.pci.capabilities.msi import Msi
 from dom0kit.pci.capabilities.msix import MsiX
@@ -168,8 +169,9 @@ def observe(
     `format`: how the machine reads messages, and `judge`: whether that is sure enough to find fault with them; both
     from `reading`. `kernel`: the source has what the kernel says of every function.
     """
+    functions = tuple(functions)
     states: list[MsiState] = []
-    findings: list[Finding] = []
+    findings: list[Finding] = [*pages.check(functions)]
     for function in functions:
         msi = next((each for each in function.capabilities if isinstance(each, Msi)), None)
         msix = next((each for each in function.capabilities if isinstance(each, MsiX)), None)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from dom0kit import serial
 from dom0kit.address import DeliveryMode, Trigger
-from dom0kit.msi.messages import MessageFormat, MsiMessage, decode
+from dom0kit.msi.messages import MessageFormat, MsiMessage, compose, compose_pirq, compose_remapped, decode
 
 ADDRESSES = (
     st.integers(0, 2**18 - 1).map(lambda bits: bits << 2 | 0xFEE00000)
@@ -105,3 +107,72 @@ def test_a_field_that_does_not_fit_is_refused(
     message = msgspec.structs.replace(decode(address, 0x300, format), **change)
     with pytest.raises(ValueError, match=r"MSI message"):
         message.encode()
+
+
+# --- composed ---------------------------------------------------------------------------------------------------------
+
+VECTORS = st.integers(0x10, 0xFE)
+
+
+@given(st.data(), st.sampled_from([MessageFormat.COMPATIBILITY, MessageFormat.EXTENDED_DESTINATION]), VECTORS)
+def test_compose_and_decode_are_inverse(data: st.DataObject, format: MessageFormat, vector: int) -> None:
+    apic_id = data.draw(st.integers(0, 0xFE if format is MessageFormat.COMPATIBILITY else 0x7FFF))
+    message = decode(*compose(apic_id, vector, format).encode(), format)
+    assert message == compose(apic_id, vector, format)
+    assert message.is_interrupt
+    assert (message.destination, message.vector, message.format) == (apic_id, vector, format)
+    assert (message.delivery_mode, message.logical, message.trigger) == (DeliveryMode.FIXED, False, Trigger.EDGE)
+    assert (message.reserved_address, message.reserved_data) == (0, 0)
+
+
+@given(st.integers(0, 0xFFFF), st.none() | st.integers(0, 0xFFFF))
+def test_composed_for_vtd(index: int, subhandle: int | None) -> None:
+    address, data = compose_remapped(index, MessageFormat.VTD, subhandle).encode()
+    message = decode(address, data, MessageFormat.VTD)
+    assert (message.format, message.handle, message.subhandle) == (MessageFormat.VTD, index, subhandle)
+    assert message.remap_index == index + (subhandle or 0)
+    assert (message.reserved_address, message.reserved_data) == (0, 0)
+
+
+@given(st.integers(0, 0x7FF))
+def test_composed_for_amd_vi(index: int) -> None:
+    message = decode(*compose_remapped(index, MessageFormat.AMD_VI).encode(), MessageFormat.AMD_VI)
+    assert (message.remap_index, message.reserved_address, message.reserved_data) == (index, 0, 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_composed_for_a_pirq(pirq: int) -> None:
+    message = decode(*compose_pirq(pirq).encode(), MessageFormat.XEN_PIRQ)
+    assert (message.format, message.pirq, message.trigger) == (MessageFormat.XEN_PIRQ, pirq, Trigger.EDGE)
+    assert message.asserted
+
+
+def test_composed_as_the_core_composes() -> None:
+    """Values of hv_core/core/msi.c, hv_message_compose."""
+    assert compose(0x12, 0x31).encode() == (0xFEE1_2000, 0x31)
+    assert compose(0x7F12, 0x31, MessageFormat.EXTENDED_DESTINATION).encode() == (0xFEE1_2FE0, 0x31)
+    assert compose_remapped(0x8123, MessageFormat.VTD).encode() == (0xFEE0_2474, 0)
+    assert compose_remapped(0x123, MessageFormat.AMD_VI).encode() == (0xFEE0_0000, 0x123)
+    assert compose_pirq(0x1234).encode() == (0x1200_FEE3_4000, 0x4300)
+
+
+@pytest.mark.parametrize(
+    "compose_wrongly",
+    [
+        lambda: compose(0xFF, 0x31),
+        lambda: compose(-1, 0x31),
+        lambda: compose(0x8000, 0x31, MessageFormat.EXTENDED_DESTINATION),
+        lambda: compose(0, 0x0F),
+        lambda: compose(0, 0xFF),
+        lambda: compose(0, 0x31, MessageFormat.VTD),
+        lambda: compose_remapped(1 << 16, MessageFormat.VTD),
+        lambda: compose_remapped(0, MessageFormat.VTD, 1 << 16),
+        lambda: compose_remapped(1 << 11, MessageFormat.AMD_VI),
+        lambda: compose_remapped(0, MessageFormat.AMD_VI, 0),
+        lambda: compose_remapped(0, MessageFormat.COMPATIBILITY),
+        lambda: compose_pirq(1 << 32),
+    ],
+)
+def test_what_cannot_be_composed(compose_wrongly: Callable[[], MsiMessage]) -> None:
+    with pytest.raises(ValueError, match="message"):
+        compose_wrongly()
