@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What Linux says of its interrupts and IOAPICs: /proc/interrupts, /sys/kernel/irq, /proc/iomem and the boot log.
+"""What Linux says of its interrupts and IOAPICs: /proc/interrupts, /proc/irq, /sys/kernel/irq, /proc/iomem, boot log.
 
 Sources: Linux, kernel/irq/proc.c (lines of /proc/interrupts), Documentation/ABI/testing/sysfs-kernel-irq,
 arch/x86/kernel/apic/io_apic.c (the names "IO-APIC" and "IR-IO-APIC", the boot line ``IOAPIC[0]: apic_id ...``).
@@ -37,11 +37,18 @@ class KernelInterrupt(msgspec.Struct, frozen=True):
     """None where the kernel does not say."""
     actions: tuple[str, ...]
     """Names of the drivers that requested it; empty when nobody did."""
+    cpu: int | None = None
+    """Linux's number of the processor it is sent to (the first, of several); None where the kernel does not say."""
 
     @property
     def is_ioapic(self) -> bool:
         """Whether a pin of an IOAPIC is behind it, with or without interrupt remapping."""
         return self.chip in ("IO-APIC", "IR-IO-APIC")
+
+    @property
+    def is_xen_pirq(self) -> bool:
+        """Whether a GSI or message that Xen delivers to domain 0 is behind it."""
+        return self.chip == "xen-pirq"
 
 
 class KernelIoapic(msgspec.Struct, frozen=True):
@@ -176,7 +183,14 @@ def _described(source: Source, irq: int, listed: KernelInterrupt | None) -> Kern
         hwirq=int(hwirq) if re.fullmatch(r"\d{1,20}", hwirq, re.ASCII) else listed.hwirq if listed else None,
         trigger=_trigger(type) or (listed.trigger if listed else None),
         actions=_names(_text(source, folder + "actions")) or (listed.actions if listed else ()),
+        cpu=_first_cpu(_text(source, f"proc/irq/{irq}/effective_affinity_list")),
     )
+
+
+def _first_cpu(text: str) -> int | None:
+    """Of a CPU list such as ``2`` or ``0-3,8``."""
+    match = re.match(r"(?a)\s*(\d{1,5})(?![0-9])", text)
+    return int(match[1]) if match else None
 
 
 def _text(source: Source, path: str) -> str:

@@ -85,6 +85,7 @@ DMI_SECRETS: Final = (
 _FOLDERS: Final[dict[str, tuple[str, ...]]] = {
     "": (KERNEL_LOG, MANIFEST),
     "proc": ("cmdline", "cpuinfo", "interrupts", "iomem", "ioports", "version"),
+    "proc/irq/#": ("effective_affinity_list",),
     "sys/bus/pci/slots/*": ("address",),
     "sys/class/dmi/id": (
         "bios_date",

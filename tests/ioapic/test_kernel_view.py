@@ -163,3 +163,36 @@ def test_recorded_files_are_read_whole() -> None:
         lines += text.count("IOAPIC[")
         assert len(parse_boot_log(text)) == text.count("IOAPIC[")
     assert lines
+
+
+@pytest.mark.parametrize(
+    ("text", "cpu"),
+    [
+        ("2\n", 2),
+        ("0-3,8\n", 0),
+        ("  17", 17),
+        ("", None),
+        ("\n", None),
+        ("x", None),
+        ("123456\n", None),
+        ("-1\n", None),
+    ],
+)
+def test_where_linux_sends_it(text: str, cpu: int | None) -> None:
+    source = files(
+        {
+            "sys/kernel/irq/30/chip_name": "PCI-MSI\n",
+            "sys/kernel/irq/30/hwirq": "1\n",
+            "proc/irq/30/effective_affinity_list": text,
+            "proc/irq/31/effective_affinity_list": "5\n",
+        }
+    )
+    view = observe(source)
+    assert [(interrupt.irq, interrupt.cpu) for interrupt in view.interrupts] == [(30, cpu)]
+    assert serial.decode(serial.encode(view), KernelView) == view
+
+
+def test_which_chips_are_xens() -> None:
+    (gsi,) = parse_interrupts("      CPU0\n  9:  1  xen-pirq  -ioapic-level  acpi\n")
+    assert gsi.is_xen_pirq
+    assert not gsi.is_ioapic
