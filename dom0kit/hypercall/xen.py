@@ -15,6 +15,7 @@ Sources of numbers and layouts: Linux include/uapi/xen/privcmd.h; Xen public/ver
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -154,6 +155,7 @@ class Xen(Hypervisor):
             raise
         self._ioapics = tuple(ioapics)
         self._pins: dict[int, int] = {}
+        self._errno = 0
         self._sysctl_version = 0
 
     def close(self) -> None:
@@ -194,6 +196,8 @@ class Xen(Hypervisor):
             if command == Physdev.APIC_WRITE and self.domain.availability(Physdev.APIC_WRITE).available:
                 return "Xen chooses the destination: it ignores a write of the high half of an entry"
             return self.domain.availability(Physdev(command)).reason
+        if status is not Status.OK and self._errno:
+            return f"Xen answered errno {self._errno} ({os.strerror(self._errno)})"
         if command == Physdev.APIC_WRITE and status is Status.BUSY:
             return "Xen answered 0 and ignored the write: the interrupt is Xen's own, or a driver of dom0 has it"
         return ""
@@ -250,9 +254,12 @@ class Xen(Hypervisor):
     def _physdev_call(self, command: int, argument: bytes) -> tuple[Status, bytes]:
         with self._privcmd.lock:
             answered, data = self._exchange(abi.HYPERCALL_PHYSDEV, command, argument)
+        self._errno = 0
         if answered >= 0:
             return Status.OK, data
         status = _status(answered)
+        if status != answered:
+            self._errno = -answered
         # Which operations there are depends on version and domain; the tables of `dom0kit.xen` may be older than Xen.
         return (Status.NOT_SUPPORTED if status is Status.NO_CALL else status), argument
 
@@ -332,12 +339,12 @@ class Xen(Hypervisor):
                 )
                 memory[:_SYSCTL_BYTES] = head.ljust(_SYSCTL_BYTES, b"\0")
                 status = self._privcmd.hypercall(_SYSCTL, address)
-                if status != -13:  # EACCES: another version
+                if status != -errno.EACCES:  # another version
                     break
             if status >= 0:
                 self._sysctl_version = version
                 return struct.unpack_from(f"<{len(functions)}I", memory, nodes)
-        refused = Status.NOT_SUPPORTED if status == -13 else _status(status)
+        refused = Status.NOT_SUPPORTED if status == -errno.EACCES else _status(status)
         raise HypercallRefused(refused, "sysctl pcitopoinfo", "this Xen does not tell which functions it has")
 
 
@@ -357,9 +364,21 @@ def side_effects(low: int) -> tuple[str, ...]:
     return tuple(effects)
 
 
+_LIKE: Final = {
+    errno.EIO: Status.NO_DEVICE,
+    errno.ENXIO: Status.NO_DEVICE,
+    errno.ENOMEM: Status.NO_SPACE,
+    errno.EACCES: Status.NOT_PERMITTED,
+    errno.EDOM: Status.OUT_OF_RANGE,
+}
+"""What Xen answers beyond the statuses of our ABI, by what it means."""
+
+
 def _status(answered: int) -> Status:
-    """Of a negative answer. OSError where the errno is none that a hypercall has: it is the kernel's."""
+    """Of a negative answer. OSError where it is the kernel's and no hypercall was made."""
+    if -answered in (errno.EBADF, errno.ENOTTY):
+        raise OSError(-answered, os.strerror(-answered))
     try:
         return Status(answered)
     except ValueError:
-        raise OSError(-answered, os.strerror(-answered)) from None
+        return _LIKE.get(-answered, Status.INVALID)

@@ -237,6 +237,26 @@ def test_an_error_of_the_kernel_is_none_of_xens(tmp_path: Path) -> None:
             xen.eoi(3)
 
 
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (errno.EIO, Status.NO_DEVICE),
+        (errno.ENOMEM, Status.NO_SPACE),
+        (errno.EXDEV, Status.INVALID),
+        (errno.ENOSYS, Status.NOT_SUPPORTED),
+    ],
+)
+def test_an_errno_that_our_abi_has_not(tmp_path: Path, number: int, status: Status) -> None:
+    fake = FakeXen()
+    with opened(fake, tmp_path) as xen:
+        fake._physdev = lambda command, address: -number  # type: ignore[method-assign]
+        refused = refusal(xen.pci_mmcfg_reserved, 0, 0, 0, 255, True)
+        assert refused.status is status
+        assert (f"errno {number}" in str(refused)) == (number != errno.ENOSYS)
+        fake._physdev = lambda command, address: -errno.EINVAL  # type: ignore[method-assign]
+        assert "errno" not in str(refusal(xen.eoi, 3)), "it is of the last call only"
+
+
 def words() -> st.SearchStrategy[int]:
     flags = st.sampled_from([0, MASKED, LEVEL, LOW, LEVEL | LOW, MASKED | LEVEL, MASKED | LEVEL | LOW, 0x200, 0x700])
     return st.builds(lambda some, vector: some | vector, flags, st.integers(0, 0xFF))
