@@ -108,7 +108,7 @@ static uint64_t *nested_slot(uint64_t page, bool undoable)
         uint64_t *slot = &entries[page / bytes_at(level) % ENTRIES];
         uint64_t start = page & ~(bytes_at(level) - 1);
 
-        if (*slot == vendor->nested_page(start, level, true)) {
+        if (*slot & PAGE_LARGE) { /* the same bit in AMD's and Intel's tables */
             uint64_t table = take_table();
 
             if (table == 0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.guest import debug_kernel
 from tests.guest.guest import CommandFailed, Guest, boot
-from tests.guest.images import missing, missing_xen
+from tests.guest.images import missing, missing_hv, missing_xen
 from tests.guest.machine import Machine
 from tests.guest.process import GuestFailed, GuestOff, QemuFailed
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of what ran in the guest."""
     options = _options(arguments)
     kernel = debug_kernel.built() if options.debug_kernel else None
-    reason = missing_xen() if options.xen else missing()
+    reason = missing_xen() if options.xen else missing_hv() if options.hv else missing()
     if options.debug_kernel and not kernel:
         reason = "no such kernel yet: ./dev kernel-debug builds it"
     if reason:
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root_ports=options.root_ports,
         append=options.append,
         xen=options.xen,
+        hv=options.hv,
+        hv_append=options.hv_append,
         kernel=kernel,
     )
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -78,6 +80,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--xen", action="store_const", const="pv", default="", help="as PV domain 0 of Debian's Xen")
     kind.add_argument("--pvh", action="store_const", const="pvh", dest="xen", help="as PVH domain 0")
+    kind.add_argument("--hv", action="store_const", const="bzimage", default="", help="as dom0 of hv_core")
+    kind.add_argument("--hv-pvh", action="store_const", const="pvh", dest="hv", help="as dom0 of hv_core, by PVH")
     kind.add_argument("--debug-kernel", action="store_true", help="the kernel of ./dev kernel-debug")
     parser.add_argument("--machine", default="q35", help="QEMU's -machine: q35, pc, microvm,... (q35)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N")
@@ -87,6 +91,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--root-ports", type=int, default=0, metavar="N", help="with hotplug: rp0, rp1, ...")
     parser.add_argument("--device", action="append", default=[], metavar="D", help="QEMU's -device; repeatable")
     parser.add_argument("--append", default="", metavar="ARGS", help="more of Linux's command line")
+    parser.add_argument("--hv-append", default="", metavar="ARGS", help="hv_core's command line")
     parser.add_argument("--module", action="append", default=[], type=Path, metavar="KO", help="loaded; repeatable")
     parser.add_argument("--out", type=Path, metavar="DIR", help="kept; else a folder that is removed in the end")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="words are joined, as by ssh")

@@ -23,6 +23,7 @@ _SIGNS = re.compile(
             r"\bdetected (expedited )?stalls\b|\bself-detected stall\b",
             r"\(XEN\).*\b(Panic on CPU|Assertion .* failed|BUG\b|WARN\b)",
             r"\(XEN\).*\bHardware Dom0 (crashed|halted)",
+            r"hv_core: PANIC\b",
         )
     )
 )

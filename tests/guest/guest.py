@@ -209,7 +209,7 @@ def run(
 
 def _booted(machine: Machine, out: Path, files: Sequence[Path], *, snapshot: bool, terminal: bool) -> Guest:
     """A machine with its root mounted; the second attempt may take twice as long, for the host may have much to do."""
-    patience = BOOT_SECONDS * (3 if machine.xen or machine.kernel else 1)
+    patience = BOOT_SECONDS * (3 if machine.xen or machine.hv or machine.kernel else 1)
     shutil.rmtree(out / "rig", ignore_errors=True)
     (out / "rig").mkdir(parents=True)
     for file in files:

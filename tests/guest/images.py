@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import lzma
 import os
 import struct
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,18 +87,43 @@ def missing_xen() -> str | None:
     return missing() or (f"needs {' '.join(absent)} (./dev test installs them on Debian 12)" if absent else None)
 
 
+def missing_hv() -> str | None:
+    """What a guest under hv_core needs beyond `missing`, as a reason to skip; None when all is here."""
+    needs = {name: Path(f"/usr/bin/{program}").exists() for name, program in (("gcc", "gcc"), ("make", "make"))}
+    absent = [name for name, here in needs.items() if not here]
+    return missing() or (f"needs {' '.join(absent)} (./dev test installs them)" if absent else None)
+
+
+def hv_core() -> Path:
+    """The boot image of the core, made anew where its sources are newer; AssertionError with the compiler's words."""
+    folder = ROOT / "build" / "hv_core"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        make = ["make", "--silent", "-C", str(ROOT / "hv_core" / "x86"), f"O={folder}"]
+        ran = subprocess.run(make, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return folder / "hv_core.elf"
+
+
+def packed() -> Path:
+    """Debian's newest kernel as it comes; FileNotFoundError when there is none."""
+    version = kernel_version()
+    if version is None:
+        raise FileNotFoundError("no kernel in /boot: install linux-image-amd64")
+    return Path(f"/boot/vmlinuz-{version}")
+
+
 def debian() -> Images:
     """Debian's newest kernel, unpacked: emulated, unpacking it would cost five seconds a boot.
 
     FileNotFoundError when there is none.
     """
-    version = kernel_version()
-    if version is None:
-        raise FileNotFoundError("no kernel in /boot: install linux-image-amd64")
-    packed = Path(f"/boot/vmlinuz-{version}")
-    kernel = _made(BUILD / f"vmlinux-{version}", packed, _unpacked)
+    image = packed()
+    version = image.name.removeprefix("vmlinuz-")
+    kernel = _made(BUILD / f"vmlinux-{version}", image, _unpacked)
     initramfs = BUILD / f"initramfs-{version}"
-    _write_whole(initramfs, b"".join(_cpio(_files(Path(f"/lib/modules/{version}")))))
+    _write_whole(initramfs, archive(_files(Path(f"/lib/modules/{version}"))))
     return Images(kernel, initramfs)
 
 
@@ -107,7 +134,7 @@ def own(tree: Path) -> Images:
     """
     initramfs = BUILD / "initramfs"
     BUILD.mkdir(parents=True, exist_ok=True)
-    _write_whole(initramfs, b"".join(_cpio(_files(None))))
+    _write_whole(initramfs, archive(_files(None)))
     return Images(tree / "arch/x86/boot/bzImage", initramfs)
 
 
@@ -168,8 +195,15 @@ def _load_order(modules: Path) -> list[Path]:
     return [modules / name for name in order]
 
 
-def _cpio(files: Iterator[tuple[str, int, bytes]]) -> Iterator[bytes]:
-    """A "newc" archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+def archive(files: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """An initramfs of these files (name, mode, content), with a console: a "newc" archive.
+
+    Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
+    """
+    return b"".join(_cpio(files))
+
+
+def _cpio(files: Iterable[tuple[str, int, bytes]]) -> Iterator[bytes]:
     console = ("dev/console", 0o20600, b"")
     for inode, (name, mode, data) in enumerate([*files, console, ("TRAILER!!!", 0, b"")], 1):
         major, minor = (5, 1) if name == "dev/console" else (0, 0)
