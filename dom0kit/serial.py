@@ -59,6 +59,11 @@ def decode(text: bytes, type: type[T]) -> T:
         raise UndecodableJson(str(error)) from error
 
 
+def decoder(type: Any) -> msgspec.json.Decoder[Any]:
+    """Decodes many values of `type`; msgspec's errors are its own."""
+    return msgspec.json.Decoder(type, dec_hook=_from_builtin)
+
+
 def schema(type: Any) -> dict[str, Any]:
     """JSON Schema (2020-12) of `type`."""
     return msgspec.json.schema(type, schema_hook=_schema)

@@ -14,6 +14,7 @@ import msgspec
 
 from dom0kit.abi import PAGE_BYTES, Format, Mode, Status
 from dom0kit.hypercall.interface import Hypervisor
+from dom0kit.hypercall.shared_info import SharedInfo, parse_shared_info
 
 
 class LibraryMissing(Exception):
@@ -264,3 +265,6 @@ class CoreLibrary(Hypervisor):
 
     def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
         return self.machine.call(self.number, number, command, argument)
+
+    def shared_info(self) -> SharedInfo:
+        return parse_shared_info(self.machine.shared_info())

@@ -16,6 +16,7 @@ import msgspec
 from dom0kit import abi
 from dom0kit.abi import Feature, InterruptFlag, IrqStatus, Kind, MapPirq, Mode, Op, PciDev, Physdev, Report, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
+from dom0kit.hypercall.shared_info import SharedInfo
 from dom0kit.layout import Record, layout
 from dom0kit.plan import Message as Message
 from dom0kit.walker import Notes
@@ -268,6 +269,10 @@ class Hypervisor(abc.ABC):
             cursor = got.cursor
             if got.kind != Kind.NONE:
                 yield _interrupt(domain, got)
+
+    def shared_info(self) -> SharedInfo:
+        """What the hypervisor shares with dom0. NotShared, or HypercallRefused where it shares nothing."""
+        raise HypercallRefused(Status.NOT_SUPPORTED, "shared_info", "dom0kit.ko has it")
 
     def reports(self) -> Iterator[CoreReport]:
         """What the core found wrong with the machine."""

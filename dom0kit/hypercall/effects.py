@@ -1,0 +1,1333 @@
+# SPDX-License-Identifier: MIT
+"""How each operation of a plan is done and undone.
+
+An operation has an `Effect`, with three steps:
+
+- `look` reads what the operation will change, and refuses what could not be brought back. It changes nothing. Its
+  answer, the *image*, goes into the journal before anything is done. `Already` says that there is nothing to do.
+- `do` makes the calls, and gives the operation's result.
+- `undo` brings back the image, from whatever state it finds: before `do`, after it, between two of its calls, or
+  between two calls of an earlier `undo` that was killed. So it looks at the state first, and asks for what is missing.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+import msgspec
+
+from dom0kit import plan as p
+from dom0kit.abi import InterruptFlag, Kind, MapPirq, Mode, Status
+from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
+from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt
+from dom0kit.hypercall.linux import Linux
+from dom0kit.hypercall.shared_info import NotShared, SharedIoapicEntry
+from dom0kit.hypercall.xen import Xen
+from dom0kit.plan import AnyFact, AnyOperation, Backend, Message, ResultOf
+
+MASKED: Final = 1 << 16
+_STATUS_BITS: Final = 1 << 12 | 1 << 14
+_LEVEL: Final = 1 << 15
+_ACTIVE_LOW: Final = 1 << 13
+_LOGICAL: Final = 1 << 11
+_DESTINATION: Final = 0xFFFE << 48 | _LOGICAL
+_COMMAND: Final = 0x04
+_MEMORY_DECODE: Final = 0x0002
+_BEYOND: Final = 0x7FFFFFFF
+"""A pIRQ that no domain has: a call with it is refused, and the refusal tells whose the source is."""
+
+
+class Refused(Exception):
+    """An operation, or a fact, is not as the plan needs it; the message says what, and what can be done."""
+
+
+class Already(Exception):
+    """The operation's work is done already."""
+
+    def __init__(self, result: int | None = None) -> None:
+        self.result = result
+
+
+# ---- Images: what was before -----------------------------------------------------------------------------------------
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, tag_field="image"):
+    """What an operation found, to bring it back."""
+
+
+class Nothing(Image, frozen=True, kw_only=True, tag="nothing"):
+    """All that undoing needs stands in the operation."""
+
+
+class Pirqs(Image, frozen=True, kw_only=True, tag="pirqs"):
+    """Free pIRQs that a mapping will take."""
+
+    first: p.Pirq
+    pin: PinImage | None = None
+    """Of a GSI of the caller."""
+
+
+class PinImage(Image, frozen=True, kw_only=True, tag="pin"):
+    """A GSI of the caller."""
+
+    gsi: p.GsiNumber
+    ioapic: p.Number64
+    pin: p.Pin
+    entry: p.Number64
+    """Without delivery status and remote IRR."""
+    pirq: p.Pirq | None
+    set_up: bool
+    has_vector: bool
+    shared: bool
+    """Its pIRQ has several users."""
+    apic_id: p.Number32 | None
+    """Of its vector's processor."""
+    cpu: p.Number32 | None
+
+
+class MessagesImage(Image, frozen=True, kw_only=True, tag="messages"):
+    """MSI or MSI-X messages that were mapped."""
+
+    function: Sbdf
+    msix: bool
+    entry: p.Number16
+    messages: tuple[Message, ...]
+    """As recorded in direct mode; none where none was, or the core composes them."""
+
+
+class CpuImage(Image, frozen=True, kw_only=True, tag="cpu"):
+    """Where an interrupt went."""
+
+    irq: p.Pirq
+    cpu: p.Number32
+    pin: PinImage | None
+
+
+class MessageImage(Image, frozen=True, kw_only=True, tag="message"):
+    message: Message
+
+
+class FunctionsImage(Image, frozen=True, kw_only=True, tag="functions"):
+    """How many functions the core knew; None: the hypervisor does not count."""
+
+    count: p.Number32 | None
+    known: bool | None = None
+    """Whether Xen knew the function, where it tells."""
+
+
+class EntriesImage(Image, frozen=True, kw_only=True, tag="entries"):
+    """Redirection entries of an IOAPIC, by pin, as the caller saw them."""
+
+    entries: tuple[p.Number64, ...]
+
+
+class RegisterImage(Image, frozen=True, kw_only=True, tag="register"):
+    value: p.Number32
+
+
+class WordsImage(Image, frozen=True, kw_only=True, tag="words"):
+    words: tuple[p.Number32, p.Number32, p.Number32, p.Number32]
+    """An MSI-X entry's; or of an MSI capability control, address, upper address, data."""
+
+
+class DriverImage(Image, frozen=True, kw_only=True, tag="driver"):
+    """A driver, or driver_override."""
+
+    driver: p.DriverName | None
+
+
+class TextImage(Image, frozen=True, kw_only=True, tag="text"):
+    text: p.Text
+
+
+AnyImage = (
+    Nothing
+    | Pirqs
+    | PinImage
+    | MessagesImage
+    | CpuImage
+    | MessageImage
+    | FunctionsImage
+    | EntriesImage
+    | RegisterImage
+    | WordsImage
+    | DriverImage
+    | TextImage
+)
+
+
+# ---- What operations act upon ----------------------------------------------------------------------------------------
+
+
+class World:
+    """A hypervisor and Linux, while one plan is applied or undone."""
+
+    def __init__(self, backend: Backend, hypervisor: Hypervisor | None, linux: Linux) -> None:
+        """`hypervisor` may be missing where the backend is Linux alone."""
+        self.backend = backend
+        self.linux = linux
+        self._hypervisor = hypervisor
+        self._mode: Mode | None = None
+        self._messages: dict[int, dict[int, tuple[Sbdf, int, bool]]] = {}
+        self.results: dict[int, int | None] = {}
+        """Of the operations done so far."""
+        self._bare: set[int] = set()
+
+    def keep(self, image: Image) -> None:
+        """An operation of this plan found this."""
+        pin = image.pin if isinstance(image, Pirqs) else image
+        if isinstance(pin, PinImage) and not pin.has_vector:
+            self._bare.add(pin.gsi)
+
+    def gave_vector(self, gsi: int) -> bool:
+        """A GSI had no vector when this plan came to it: undoing the plan takes away what it has now."""
+        return gsi in self._bare
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        if self._hypervisor is None:
+            raise Refused(f"{self.backend.value} has no hypervisor to ask")
+        return self._hypervisor
+
+    @property
+    def intercept(self) -> bool:
+        """The core chooses vectors."""
+        if self._mode is None:
+            self._mode = self.hypervisor.mode()
+        return self._mode is Mode.INTERCEPT
+
+    def number(self, number: int | ResultOf) -> int:
+        """A pIRQ, or that of an earlier operation."""
+        if isinstance(number, int):
+            return number
+        result = self.results.get(number.operation)
+        if result is None:
+            raise Refused(f"operation {number.operation} gave no pIRQ")
+        return result
+
+    def ioapics(self) -> tuple[SharedIoapicEntry, ...]:
+        """Those that the hypervisor has now."""
+        try:
+            return self.hypervisor.shared_info().ioapics
+        except NotShared as error:
+            raise Refused(f"the hypervisor's shared_info cannot be read: {error}") from error
+
+    def place(self, gsi: Gsi) -> tuple[int, int]:
+        """IOAPIC (physical address) and pin of a GSI."""
+        for ioapic in self.ioapics():
+            if ioapic.gsi_base <= gsi < ioapic.gsi_base + ioapic.pins:
+                return ioapic.address, gsi - ioapic.gsi_base
+        raise Refused(f"no IOAPIC of the hypervisor has GSI {gsi}")
+
+    def gsi(self, ioapic: int, pin: int) -> Gsi:
+        """The GSI of a pin."""
+        for each in self.ioapics():
+            if each.address == ioapic:
+                if pin >= each.pins:
+                    raise Refused(f"the IOAPIC at {ioapic:#x} has no pin {pin}: its last is {each.pins - 1}")
+                return Gsi(each.gsi_base + pin)
+        raise Refused(f"the hypervisor has no IOAPIC at {ioapic:#x}")
+
+    def entry(self, ioapic: int, pin: int) -> int:
+        """A redirection entry as the caller sees it, without delivery status and remote IRR."""
+        low = self.hypervisor.apic_read(ioapic, 0x10 + 2 * pin)
+        return (low | self.hypervisor.apic_read(ioapic, 0x11 + 2 * pin) << 32) & ~_STATUS_BITS
+
+    def line(self, gsi: Gsi, domain: int = SELF) -> Interrupt | None:
+        """What the core keeps of a domain's GSI, if anything."""
+        for interrupt in self.hypervisor.interrupts(domain):
+            if interrupt.kind is not Kind.GSI:
+                break  # GSIs come first
+            if interrupt.gsi == gsi:
+                return interrupt
+        return None
+
+    def irq(self, gsi: Gsi, pirq: int | None) -> int:
+        """What a hypercall names a GSI of the caller by: its pIRQ, else its own number where that is nobody's pIRQ."""
+        if pirq is not None:
+            return pirq
+        if gsi in self.messages(SELF) or any(
+            line.pirq == gsi for line in self.hypervisor.interrupts() if line.kind is Kind.GSI
+        ):
+            raise Refused(f"GSI {gsi} has no pIRQ, and pIRQ {gsi} is another interrupt: map the GSI first")
+        return gsi
+
+    def pin(self, gsi: Gsi) -> PinImage:
+        """The state of a GSI of the caller."""
+        ioapic, pin = self.place(gsi)
+        entry = self.entry(ioapic, pin)
+        line = self.line(gsi)
+        apic_id = None
+        if line is not None and line.vector is not None and line.cpu is not None:
+            with contextlib.suppress(Refused):
+                apic_id = self.hypervisor.query_vector(self.irq(gsi, line.pirq)).apic_id
+        return PinImage(
+            gsi=gsi,
+            ioapic=ioapic,
+            pin=pin,
+            entry=entry,
+            pirq=line.pirq if line is not None else None,
+            set_up=line is not None and InterruptFlag.SET_UP in line.flags,
+            has_vector=line is not None and line.vector is not None,
+            shared=line is not None and InterruptFlag.SHARED in line.flags,
+            apic_id=apic_id,
+            cpu=line.cpu if line is not None else None,
+        )
+
+    def messages(self, domain: int) -> dict[int, tuple[Sbdf, int, bool]]:
+        """A domain's messages by pIRQ: function, entry, whether MSI-X. Read once; `mapped`, `unmapped` keep it."""
+        if domain not in self._messages:
+            self._messages[domain] = {
+                each.pirq: (each.function, each.entry or 0, each.kind is Kind.MSIX)
+                for each in self.hypervisor.interrupts(domain)
+                if each.function is not None and each.pirq is not None
+            }
+        return self._messages[domain]
+
+    def pirqs_of(self, domain: int, function: Sbdf) -> dict[int, tuple[int, bool]]:
+        """pIRQs of a function's messages: entry, and whether MSI-X."""
+        return {
+            pirq: (entry, msix) for pirq, (owner, entry, msix) in self.messages(domain).items() if owner == function
+        }
+
+    def mapped(self, domain: int, pirq: int, function: Sbdf, entry: int, msix: bool) -> None:
+        self.messages(domain)[pirq] = (function, entry, msix)
+
+    def unmapped(self, domain: int, pirq: int) -> None:
+        self.messages(domain).pop(pirq, None)
+
+    def free_pirq(self, domain: int, count: int, *, gsi: bool) -> int:
+        """The first of the lowest free run of pIRQs, counted from where the core itself would."""
+        if self.backend is Backend.XEN:
+            if domain != SELF or count > 1:
+                raise Refused("Xen tells free pIRQs of dom0 only, and one at a time: give the pIRQ in the plan")
+            return self.hypervisor.get_free_pirq(MapPirq.GSI if gsi else MapPirq.MSI)
+        information = self.hypervisor.information()
+        taken = set(self.messages(domain))
+        for each in self.hypervisor.interrupts(domain):
+            if each.kind is not Kind.GSI:
+                break
+            if each.pirq is not None:
+                taken.add(each.pirq)
+        first = 16
+        if not gsi and 16 <= information.gsis < information.limit_pirqs:
+            first = information.gsis
+        run = 0
+        for pirq in range(first, information.limit_pirqs):
+            run = 0 if pirq in taken else run + 1
+            if run == count:
+                return pirq + 1 - count
+        raise Refused(f"no {count} pIRQs in a row are free")
+
+    def is_anothers(self, ask: Callable[[], object]) -> bool:
+        """Whether a mapping beyond every limit, which changes nothing, is refused because the source is another's."""
+        try:
+            ask()
+        except HypercallRefused as refused:
+            if refused.status in (Status.NO_DOMAIN, Status.NO_DEVICE):
+                raise
+            return refused.status is Status.NOT_PERMITTED
+        raise Refused("the hypervisor mapped a pIRQ that cannot be")
+
+    def function_is_anothers(self, domain: int, function: Sbdf) -> bool:
+        return self.is_anothers(lambda: self.hypervisor.map_msix(function, 0, 1, _BEYOND, domain))
+
+    def gsi_is_anothers(self, domain: int, gsi: Gsi) -> bool:
+        return self.is_anothers(lambda: self.hypervisor.map_gsi(gsi, _BEYOND, domain))
+
+    def has_domain(self, domain: int) -> bool:
+        try:
+            next(iter(self.hypervisor.interrupts(domain)), None)
+        except HypercallRefused as refused:
+            if refused.status is Status.NO_DOMAIN:
+                return False
+            raise
+        return True
+
+    def has_ioapic(self, address: int) -> bool:
+        try:
+            self.hypervisor.apic_read(address, 1)
+        except HypercallRefused as refused:
+            if refused.status is Status.INVALID:
+                return False
+            raise
+        return True
+
+    def must_be_free(self, function: Sbdf) -> None:
+        """Refused where a driver has the function: its messages are the driver's."""
+        driver = self.linux.driver(function)
+        if driver is not None:
+            raise Refused(f"{function} has driver {driver}, which owns its messages: unbind it first")
+
+
+@contextlib.contextmanager
+def _tolerating(*statuses: Status) -> Iterator[None]:
+    """Undoing: what is not there any more need not be taken away."""
+    try:
+        yield
+    except HypercallRefused as refused:
+        if refused.status not in statuses:
+            raise
+
+
+def _caller(domain: int | None) -> int:
+    return SELF if domain in (None, SELF) else domain
+
+
+# ---- Redirection entries and GSIs ------------------------------------------------------------------------------------
+
+
+def _write_entry(world: World, ioapic: int, pin: int, entry: int) -> None:
+    """Both words: masked first, then the high one, then the low one. What is so already is not written."""
+    now = world.entry(ioapic, pin)
+    low, high = 0x10 + 2 * pin, 0x11 + 2 * pin
+    if now == entry:
+        return
+    write = world.hypervisor.apic_write
+    if (now ^ entry) >> 32:
+        if not now & MASKED:
+            write(ioapic, low, now & 0xFFFFFFFF | MASKED)
+        if entry & MASKED and (now ^ entry) & 0xFFFFFFFF:
+            # The high word of a masked entry may be anything, but with a low word both are checked.
+            write(ioapic, high, 0)
+            write(ioapic, low, entry & 0xFFFFFFFF)
+        write(ioapic, high, entry >> 32)
+    if world.entry(ioapic, pin) != entry:
+        write(ioapic, low, entry & 0xFFFFFFFF)
+
+
+def _restore_pin(world: World, before: PinImage) -> None:
+    hypervisor, gsi = world.hypervisor, Gsi(before.gsi)
+    now = world.pin(gsi)
+    if (world.intercept and now.has_vector and not before.has_vector) or (now.set_up and not before.set_up):
+        # Only the end of its last pIRQ takes a vector and a set-up away.
+        pirq = now.pirq
+        if pirq is None:
+            pirq = hypervisor.map_gsi(gsi, world.free_pirq(SELF, 1, gsi=True))
+        hypervisor.unmap_pirq(pirq)
+        now = world.pin(gsi)
+    if now.pirq not in (None, before.pirq):
+        hypervisor.unmap_pirq(now.pirq)
+        now = world.pin(gsi)
+    if now.pirq is None and before.pirq is not None:
+        hypervisor.map_gsi(gsi, before.pirq)
+    if before.set_up and not now.set_up:
+        level, low = bool(before.entry & _LEVEL), bool(before.entry & _ACTIVE_LOW)
+        hypervisor.setup_gsi(gsi, Trigger.LEVEL if level else Trigger.EDGE, Polarity.LOW if low else Polarity.HIGH)
+    _write_entry(world, before.ioapic, before.pin, before.entry)
+    if world.intercept and before.has_vector and not world.pin(gsi).has_vector:
+        hypervisor.alloc_irq_vector(world.irq(gsi, before.pirq))
+
+
+def _must_be_undoable(world: World, pin: PinImage) -> None:
+    """Refused where taking back a vector or a set-up would take more with it."""
+    if pin.shared:
+        raise Refused(f"GSI {pin.gsi} has several users on pIRQ {pin.pirq}, who would lose it: release it first")
+    if world.intercept and pin.has_vector:
+        raise Refused(f"GSI {pin.gsi} has a vector already, which could not be given back to it: release the GSI first")
+
+
+_O = TypeVar("_O", bound=p.Operation)
+_I = TypeVar("_I", bound=Image)
+
+
+class Effect(abc.ABC, Generic[_O, _I]):
+    """How one kind of operation is done and undone. All three raise Refused, HypercallRefused, LinuxRefused."""
+
+    images: ClassVar[tuple[type[Image], ...]]
+
+    @abc.abstractmethod
+    def look(self, world: World, operation: _O) -> _I:
+        """The image; Already where there is nothing to do."""
+
+    @abc.abstractmethod
+    def do(self, world: World, operation: _O, image: _I) -> int | None:
+        """The operation's result."""
+
+    @abc.abstractmethod
+    def undo(self, world: World, operation: _O, image: _I, result: int | None) -> None:
+        """`result`: of `do`, None where that is not known."""
+
+
+class _MapGsi(Effect[p.MapGsi, Pirqs]):
+    images = (Pirqs,)
+
+    def look(self, world: World, operation: p.MapGsi) -> Pirqs:
+        gsi, domain = operation.gsi, _caller(operation.domain)
+        if world.backend is Backend.XEN:
+            if domain == SELF and world.linux.has_irq(gsi):
+                raise Already(gsi)  # dom0's kernel has mapped it
+            return Pirqs(first=_choose(world, operation.pirq, domain, gsi=True))
+        line = world.line(gsi, domain)
+        if line is not None and line.pirq is not None:
+            if operation.pirq in (None, line.pirq):
+                raise Already(line.pirq)
+            raise Refused(f"GSI {gsi} has pIRQ {line.pirq}, not {operation.pirq}: unmap that, or plan with it")
+        pin = None
+        if domain == SELF:
+            pin = world.pin(gsi)
+            _must_be_undoable(world, pin)
+        elif line is not None:
+            raise Refused(f"domain {domain} uses GSI {gsi} without a pIRQ: it must release it first")
+        return Pirqs(first=_choose(world, operation.pirq, domain, gsi=True), pin=pin)
+
+    def do(self, world: World, operation: p.MapGsi, image: Pirqs) -> int:
+        return world.hypervisor.map_gsi(operation.gsi, image.first, _caller(operation.domain))
+
+    def undo(self, world: World, operation: p.MapGsi, image: Pirqs, result: int | None) -> None:
+        domain = _caller(operation.domain)
+        if image.pin is not None:
+            _restore_pin(world, image.pin)
+        elif world.backend is Backend.XEN:
+            with _tolerating(Status.INVALID):
+                world.hypervisor.unmap_pirq(image.first, domain)
+        else:
+            line = world.line(operation.gsi, domain)
+            if line is not None and line.pirq == image.first:
+                world.hypervisor.unmap_pirq(image.first, domain)
+
+
+def _choose(world: World, wanted: int | None, domain: int, count: int = 1, *, gsi: bool) -> int:
+    """A pIRQ that the plan leaves open is chosen before the call: a killed call cannot tell which it was."""
+    return world.free_pirq(domain, count, gsi=gsi) if wanted is None else wanted
+
+
+class _SetupGsi(Effect[p.SetupGsi, PinImage | Nothing]):
+    images = (PinImage, Nothing)
+
+    def look(self, world: World, operation: p.SetupGsi) -> PinImage | Nothing:
+        if world.backend is Backend.XEN:
+            return Nothing()
+        pin = world.pin(operation.gsi)
+        if pin.set_up:
+            if pin.entry & (_LEVEL | _ACTIVE_LOW) == _signal(operation.trigger, operation.polarity):
+                raise Already
+            raise Refused(f"GSI {operation.gsi} was set up otherwise: release it first")
+        _must_be_undoable(world, pin)
+        return pin
+
+    def do(self, world: World, operation: p.SetupGsi, image: PinImage | Nothing) -> None:
+        try:
+            world.hypervisor.setup_gsi(operation.gsi, operation.trigger, operation.polarity)
+        except HypercallRefused as refused:
+            # Xen does not show what was set up; Linux, too, takes the second time for granted.
+            if world.backend is not Backend.XEN or refused.status is not Status.EXISTS:
+                raise
+
+    def undo(self, world: World, operation: p.SetupGsi, image: PinImage | Nothing, result: int | None) -> None:
+        if isinstance(image, PinImage):
+            _restore_pin(world, image)
+
+
+def _signal(trigger: Trigger, polarity: Polarity) -> int:
+    return (_LEVEL if trigger is Trigger.LEVEL else 0) | (_ACTIVE_LOW if polarity is Polarity.LOW else 0)
+
+
+class _AllocIrqVector(Effect[p.AllocIrqVector, PinImage | Nothing]):
+    images = (PinImage, Nothing)
+
+    def look(self, world: World, operation: p.AllocIrqVector) -> PinImage | Nothing:
+        if world.backend is Backend.XEN:
+            return Nothing()
+        pin = world.pin(operation.gsi)
+        if world.intercept and not pin.has_vector:
+            _must_be_undoable(world, pin)
+        return pin
+
+    def do(self, world: World, operation: p.AllocIrqVector, image: PinImage | Nothing) -> int:
+        pirq = image.pirq if isinstance(image, PinImage) else operation.gsi
+        return world.hypervisor.alloc_irq_vector(world.irq(operation.gsi, pirq))
+
+    def undo(self, world: World, operation: p.AllocIrqVector, image: PinImage | Nothing, result: int | None) -> None:
+        if isinstance(image, PinImage):
+            _restore_pin(world, image)
+
+
+class _WriteEntry(Effect[p.WriteEntry | p.MaskEntry, PinImage | Nothing]):
+    images = (PinImage, Nothing)
+
+    def look(self, world: World, operation: p.WriteEntry | p.MaskEntry) -> PinImage | Nothing:
+        if world.backend is Backend.XEN:
+            return Nothing()
+        pin = world.pin(world.gsi(operation.ioapic, operation.pin))
+        entry = self._wanted(operation, pin)
+        if entry == pin.entry:
+            raise Already
+        if world.intercept and not entry & MASKED:
+            if not pin.has_vector:
+                _must_be_undoable(world, pin)
+            elif not self._stays(pin, entry) and not world.gave_vector(pin.gsi):
+                raise Refused(
+                    f"GSI {pin.gsi} has a vector on the processor with APIC id {pin.apic_id}, and this entry moves it: "
+                    "move it with set-affinity first"
+                )
+        return pin
+
+    def do(self, world: World, operation: p.WriteEntry | p.MaskEntry, image: PinImage | Nothing) -> None:
+        if isinstance(image, PinImage):
+            _write_entry(world, operation.ioapic, operation.pin, self._wanted(operation, image))
+        elif isinstance(operation, p.WriteEntry):
+            # Xen ignores the high word, and chooses the destination.
+            world.hypervisor.apic_write(operation.ioapic, 0x10 + 2 * operation.pin, operation.entry & 0xFFFFFFFF)
+
+    def undo(
+        self, world: World, operation: p.WriteEntry | p.MaskEntry, image: PinImage | Nothing, result: int | None
+    ) -> None:
+        if isinstance(image, PinImage):
+            _restore_pin(world, image)
+
+    @staticmethod
+    def _wanted(operation: p.WriteEntry | p.MaskEntry, pin: PinImage) -> int:
+        if isinstance(operation, p.WriteEntry):
+            return operation.entry & ~_STATUS_BITS
+        return pin.entry | MASKED if operation.masked else pin.entry & ~MASKED
+
+    @staticmethod
+    def _stays(pin: PinImage, entry: int) -> bool:
+        """Whether an unmasked entry of this kind keeps its vector in intercept mode."""
+        if not pin.entry & MASKED and not (pin.entry ^ entry) & _DESTINATION:
+            return True
+        apic_id = entry >> 56 | (entry >> 49 & 0x7F) << 8
+        return not entry & _LOGICAL and apic_id == pin.apic_id
+
+
+# ---- Messages --------------------------------------------------------------------------------------------------------
+
+
+class _MapMessages(Effect[p.MapMsi | p.MapMsix, Pirqs]):
+    images = (Pirqs,)
+
+    def look(self, world: World, operation: p.MapMsi | p.MapMsix) -> Pirqs:
+        domain = _caller(operation.domain)
+        count, first, msix = _run(operation)
+        if world.backend is not Backend.XEN:
+            had = world.pirqs_of(domain, operation.function)
+            mine = sorted(
+                pirq for pirq, (entry, kind) in had.items() if kind == msix and first <= entry < first + count
+            )
+            if mine:
+                whole = len(mine) == count and (msix or len(had) == count)
+                if whole and operation.pirq in (None, mine[0]) and self._is_recorded(world, operation, mine[0], domain):
+                    raise Already(mine[0])
+                raise Refused(
+                    f"{operation.function} has messages on pIRQ {mine[0]} and on, other than these: unmap them first"
+                )
+        return Pirqs(first=_choose(world, operation.pirq, domain, count, gsi=False))
+
+    def do(self, world: World, operation: p.MapMsi | p.MapMsix, image: Pirqs) -> int:
+        domain, hypervisor = _caller(operation.domain), world.hypervisor
+        count, first, msix = _run(operation)
+        if isinstance(operation, p.MapMsix):
+            pirq = hypervisor.map_msix(operation.function, operation.entry, operation.table, image.first, domain)
+        else:
+            pirq = hypervisor.map_msi(operation.function, count, image.first, domain)
+        if world.backend is Backend.XEN:
+            return pirq
+        for number in range(count):
+            world.mapped(domain, pirq + number, operation.function, first + number, msix)
+            if operation.message is not None:
+                message = Message(operation.message.address, operation.message.data + number)
+                hypervisor.msi_write(pirq + number, message, domain)
+        return pirq
+
+    def undo(self, world: World, operation: p.MapMsi | p.MapMsix, image: Pirqs, result: int | None) -> None:
+        domain = _caller(operation.domain)
+        count, _, _ = _run(operation)
+        for pirq in range(image.first, image.first + count):
+            if world.backend is Backend.XEN:
+                with _tolerating(Status.INVALID):
+                    world.hypervisor.unmap_pirq(pirq, domain)
+            elif pirq in world.pirqs_of(domain, operation.function):
+                world.hypervisor.unmap_pirq(pirq, domain)
+                world.unmapped(domain, pirq)
+
+    @staticmethod
+    def _is_recorded(world: World, operation: p.MapMsi | p.MapMsix, pirq: int, domain: int) -> bool:
+        return operation.message is None or _recorded(world, pirq, domain) == operation.message
+
+
+def _run(operation: p.MapMsi | p.MapMsix) -> tuple[int, int, bool]:
+    """How many messages, the first one's number, and whether they are MSI-X ones."""
+    return (operation.count, 0, False) if isinstance(operation, p.MapMsi) else (1, operation.entry, True)
+
+
+def _recorded(world: World, pirq: int, domain: int) -> Message | None:
+    """The message that dom0 chose in direct mode."""
+    try:
+        return world.hypervisor.msi_read(pirq, domain)
+    except HypercallRefused as refused:
+        if refused.status is Status.NOT_FOUND:
+            return None
+        raise
+
+
+class _UnmapPirq(Effect[p.UnmapPirq, PinImage | MessagesImage | Pirqs | Nothing]):
+    images = (PinImage, MessagesImage, Pirqs, Nothing)
+
+    def look(self, world: World, operation: p.UnmapPirq) -> PinImage | MessagesImage | Pirqs | Nothing:
+        domain, pirq = _caller(operation.domain), operation.pirq
+        if world.backend is Backend.XEN:
+            return Nothing()
+        if pirq in world.messages(domain):
+            return self._look_at_messages(world, operation, domain)
+        for line in world.hypervisor.interrupts(domain):
+            if line.kind is not Kind.GSI or line.gsi is None:
+                break
+            if line.pirq != pirq:
+                continue
+            if InterruptFlag.SHARED in line.flags:
+                raise Refused(f"pIRQ {pirq} has several users, and how many cannot be read: let each unmap its own")
+            if domain == SELF:
+                return world.pin(line.gsi)
+            if line.vector is not None or InterruptFlag.SET_UP in line.flags or InterruptFlag.MASKED not in line.flags:
+                raise Refused(f"domain {domain} uses GSI {line.gsi}, pIRQ {pirq}: it must release it first")
+            return Pirqs(first=line.gsi)
+        raise Already
+
+    @staticmethod
+    def _look_at_messages(world: World, operation: p.UnmapPirq, domain: int) -> MessagesImage:
+        pirq, count = operation.pirq, operation.count
+        function, entry, msix = world.messages(domain)[pirq]
+        if msix and (count > 1 or not operation.table):
+            raise Refused(f"pIRQ {pirq} is an MSI-X message of {function}: it is unmapped by itself, and needs `table`")
+        if not msix and (entry or len(world.pirqs_of(domain, function)) != count):
+            raise Refused(f"the MSI messages of {function} are unmapped all together, from the first on")
+        messages: tuple[Message, ...] = ()
+        if not world.intercept:
+            recorded = [_recorded(world, number, domain) for number in range(pirq, pirq + count)]
+            messages = tuple(message for message in recorded if message is not None)
+            if messages and len(messages) < count:
+                raise Refused(f"only some of the messages of {function} were recorded: record the others, too")
+        return MessagesImage(function=function, msix=msix, entry=entry, messages=messages)
+
+    def do(self, world: World, operation: p.UnmapPirq, image: PinImage | MessagesImage | Pirqs | Nothing) -> None:
+        domain = _caller(operation.domain)
+        for pirq in range(operation.pirq, operation.pirq + operation.count):
+            world.hypervisor.unmap_pirq(pirq, domain)
+            if isinstance(image, MessagesImage):
+                world.unmapped(domain, pirq)
+
+    def undo(
+        self,
+        world: World,
+        operation: p.UnmapPirq,
+        image: PinImage | MessagesImage | Pirqs | Nothing,
+        result: int | None,
+    ) -> None:
+        domain = _caller(operation.domain)
+        if isinstance(image, PinImage):
+            _restore_pin(world, image)
+        elif isinstance(image, Pirqs):
+            line = world.line(Gsi(image.first), domain)
+            if line is None or line.pirq is None:
+                world.hypervisor.map_gsi(Gsi(image.first), operation.pirq, domain)
+        elif isinstance(image, MessagesImage):
+            self._map_again(world, operation, image, domain)
+
+    @staticmethod
+    def _map_again(world: World, operation: p.UnmapPirq, image: MessagesImage, domain: int) -> None:
+        hypervisor, count = world.hypervisor, operation.count
+        run = range(operation.pirq, operation.pirq + count)
+        left = [pirq for pirq in run if pirq in world.pirqs_of(domain, image.function)]
+        if len(left) < count:
+            for pirq in left:  # a run is mapped as a whole
+                hypervisor.unmap_pirq(pirq, domain)
+                world.unmapped(domain, pirq)
+            if image.msix:
+                hypervisor.map_msix(image.function, image.entry, operation.table, operation.pirq, domain)
+            else:
+                hypervisor.map_msi(image.function, count, operation.pirq, domain)
+            for number, pirq in enumerate(run):
+                world.mapped(domain, pirq, image.function, image.entry + number, image.msix)
+        for pirq, message in zip(run, image.messages, strict=False):
+            hypervisor.msi_write(pirq, message, domain)
+
+
+class _SetAffinity(Effect[p.SetAffinity, CpuImage]):
+    images = (CpuImage,)
+
+    def look(self, world: World, operation: p.SetAffinity) -> CpuImage:
+        irq, domain = world.number(operation.irq), _caller(operation.domain)
+        cpu = world.hypervisor.query_vector(irq, domain).cpu
+        if cpu is None:
+            raise Refused(f"IRQ {irq} goes to several processors: write its entry instead")
+        pin = None
+        if domain == SELF and irq not in world.messages(domain):
+            line = next(
+                (
+                    each
+                    for each in world.hypervisor.interrupts()
+                    if each.kind is Kind.GSI and irq in (each.pirq, each.gsi)
+                ),
+                None,
+            )
+            pin = world.pin(line.gsi) if line is not None and line.gsi is not None else None
+        elif cpu == operation.cpu:
+            raise Already
+        return CpuImage(irq=irq, cpu=cpu, pin=pin)
+
+    def do(self, world: World, operation: p.SetAffinity, image: CpuImage) -> None:
+        world.hypervisor.set_affinity(image.irq, operation.cpu, _caller(operation.domain))
+
+    def undo(self, world: World, operation: p.SetAffinity, image: CpuImage, result: int | None) -> None:
+        domain = _caller(operation.domain)
+        if world.hypervisor.query_vector(image.irq, domain).cpu != image.cpu:
+            world.hypervisor.set_affinity(image.irq, image.cpu, domain)
+        if image.pin is not None:
+            _write_entry(world, image.pin.ioapic, image.pin.pin, image.pin.entry)
+
+
+class _WriteMessage(Effect[p.WriteMessage, MessageImage]):
+    images = (MessageImage,)
+
+    def look(self, world: World, operation: p.WriteMessage) -> MessageImage:
+        now = _recorded(world, operation.pirq, _caller(operation.domain))
+        if now is None:
+            raise Refused(f"pIRQ {operation.pirq} has no message yet: map it together with its first one")
+        if now == operation.message:
+            raise Already
+        return MessageImage(message=now)
+
+    def do(self, world: World, operation: p.WriteMessage, image: MessageImage) -> None:
+        world.hypervisor.msi_write(operation.pirq, operation.message, _caller(operation.domain))
+
+    def undo(self, world: World, operation: p.WriteMessage, image: MessageImage, result: int | None) -> None:
+        world.hypervisor.msi_write(operation.pirq, image.message, _caller(operation.domain))
+
+
+# ---- What the machine has --------------------------------------------------------------------------------------------
+
+
+class _PciMmcfgReserved(Effect[p.PciMmcfgReserved, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.PciMmcfgReserved) -> Nothing:
+        return Nothing()
+
+    def do(self, world: World, operation: p.PciMmcfgReserved, image: Nothing) -> None:
+        self._tell(world, operation, operation.reserved)
+
+    def undo(self, world: World, operation: p.PciMmcfgReserved, image: Nothing, result: int | None) -> None:
+        if operation.was is not None:
+            self._tell(world, operation, operation.was)
+
+    @staticmethod
+    def _tell(world: World, operation: p.PciMmcfgReserved, reserved: bool) -> None:
+        buses = operation.start_bus, operation.end_bus
+        world.hypervisor.pci_mmcfg_reserved(operation.address, operation.segment, *buses, reserved)
+
+
+def _count_functions(world: World, function: Sbdf) -> FunctionsImage:
+    if world.backend is not Backend.XEN:
+        return FunctionsImage(count=world.hypervisor.information().functions)
+    known = None
+    if isinstance(world.hypervisor, Xen):
+        with contextlib.suppress(HypercallRefused):
+            known = world.hypervisor.knows([function])[function]
+    return FunctionsImage(count=None, known=known)
+
+
+def _add(world: World, operation: p.PciDeviceAdd | p.PciDeviceRemove) -> None:
+    world.hypervisor.pci_device_add(
+        operation.function, physical=operation.physical, extended=operation.extended, pxm=operation.pxm
+    )
+
+
+class _PciDeviceAdd(Effect[p.PciDeviceAdd, FunctionsImage]):
+    images = (FunctionsImage,)
+
+    def look(self, world: World, operation: p.PciDeviceAdd) -> FunctionsImage:
+        image = _count_functions(world, operation.function)
+        if image.known:
+            raise Already
+        return image
+
+    def do(self, world: World, operation: p.PciDeviceAdd, image: FunctionsImage) -> int | None:
+        """1 where the core did not know the function, 0 where it did."""
+        _add(world, operation)
+        return None if image.count is None else world.hypervisor.information().functions - image.count
+
+    def undo(self, world: World, operation: p.PciDeviceAdd, image: FunctionsImage, result: int | None) -> None:
+        if image.count is None:
+            added = image.known is False
+        elif result is None:
+            added = world.hypervisor.information().functions > image.count
+        else:
+            added = result == 1
+        if added:
+            with _tolerating(Status.NO_DEVICE):
+                world.hypervisor.pci_device_remove(operation.function)
+
+
+class _PciDeviceRemove(Effect[p.PciDeviceRemove, FunctionsImage]):
+    images = (FunctionsImage,)
+
+    def look(self, world: World, operation: p.PciDeviceRemove) -> FunctionsImage:
+        if world.backend is not Backend.XEN and world.pirqs_of(SELF, operation.function):
+            raise Refused(f"{operation.function} has messages: unmap them first")
+        image = _count_functions(world, operation.function)
+        if image.known is False:
+            raise Already
+        return image
+
+    def do(self, world: World, operation: p.PciDeviceRemove, image: FunctionsImage) -> int | None:
+        """1 where the core knew the function, 0 where it did not."""
+        if image.count is not None:
+            # Added with other values, it could not be added again as it was: the core says so.
+            _add(world, operation)
+        world.hypervisor.pci_device_remove(operation.function)
+        return None if image.count is None else image.count - world.hypervisor.information().functions
+
+    def undo(self, world: World, operation: p.PciDeviceRemove, image: FunctionsImage, result: int | None) -> None:
+        now = 0 if image.count is None else world.hypervisor.information().functions - image.count
+        if image.count is None or result == 1 or (result is None and now < 0):
+            _add(world, operation)
+        elif result is None and now > 0:
+            world.hypervisor.pci_device_remove(operation.function)
+
+
+class _IoapicAdd(Effect[p.IoapicAdd, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.IoapicAdd) -> Nothing:
+        for ioapic in world.ioapics():
+            if ioapic.address == operation.address:
+                if ioapic.gsi_base == operation.gsi_base:
+                    raise Already(ioapic.pins)
+                raise Refused(f"the IOAPIC at {operation.address:#x} has GSI base {ioapic.gsi_base} already")
+        return Nothing()
+
+    def do(self, world: World, operation: p.IoapicAdd, image: Nothing) -> int:
+        return world.hypervisor.ioapic_add(operation.address, operation.gsi_base)
+
+    def undo(self, world: World, operation: p.IoapicAdd, image: Nothing, result: int | None) -> None:
+        if world.has_ioapic(operation.address):
+            world.hypervisor.ioapic_remove(operation.address)
+
+
+class _IoapicRemove(Effect[p.IoapicRemove, EntriesImage]):
+    images = (EntriesImage,)
+
+    def look(self, world: World, operation: p.IoapicRemove) -> EntriesImage:
+        for ioapic in world.ioapics():
+            if ioapic.address == operation.address:
+                break
+        else:
+            raise Already
+        if ioapic.gsi_base != operation.gsi_base:
+            raise Refused(f"the IOAPIC at {operation.address:#x} has GSI base {ioapic.gsi_base}: make the plan anew")
+        for line in world.hypervisor.interrupts():
+            if line.gsi is not None and ioapic.gsi_base <= line.gsi < ioapic.gsi_base + ioapic.pins:
+                raise Refused(f"GSI {line.gsi} of the IOAPIC at {operation.address:#x} is in use: release it first")
+        return EntriesImage(entries=tuple(world.entry(operation.address, pin) for pin in range(ioapic.pins)))
+
+    def do(self, world: World, operation: p.IoapicRemove, image: EntriesImage) -> None:
+        world.hypervisor.ioapic_remove(operation.address)
+
+    def undo(self, world: World, operation: p.IoapicRemove, image: EntriesImage, result: int | None) -> None:
+        if not world.has_ioapic(operation.address):
+            world.hypervisor.ioapic_add(operation.address, operation.gsi_base)
+        for pin, entry in enumerate(image.entries):
+            _write_entry(world, operation.address, pin, entry)
+
+
+# ---- Domains ---------------------------------------------------------------------------------------------------------
+
+
+class _CreateDomain(Effect[p.CreateDomain, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.CreateDomain) -> Nothing:
+        if world.has_domain(operation.domain):
+            raise Refused(f"there is a domain {operation.domain} already: destroy it, or plan with another number")
+        return Nothing()
+
+    def do(self, world: World, operation: p.CreateDomain, image: Nothing) -> int:
+        return world.hypervisor.domain_create(operation.domain, operation.vectors)
+
+    def undo(self, world: World, operation: p.CreateDomain, image: Nothing, result: int | None) -> None:
+        with _tolerating(Status.NO_DOMAIN):
+            world.hypervisor.domain_destroy(operation.domain)
+
+
+class _DestroyDomain(Effect[p.DestroyDomain, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.DestroyDomain) -> Nothing:
+        if not world.has_domain(operation.domain):
+            raise Already
+        if next(iter(world.hypervisor.interrupts(operation.domain)), None) is not None:
+            raise Refused(f"domain {operation.domain} has interrupts: unmap them first")
+        return Nothing()
+
+    def do(self, world: World, operation: p.DestroyDomain, image: Nothing) -> None:
+        world.hypervisor.domain_destroy(operation.domain)
+
+    def undo(self, world: World, operation: p.DestroyDomain, image: Nothing, result: int | None) -> None:
+        with _tolerating(Status.EXISTS):
+            world.hypervisor.domain_create(operation.domain, operation.vectors)
+
+
+class _AssignDevice(Effect[p.AssignDevice, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.AssignDevice) -> Nothing:
+        domain, function = operation.domain, operation.function
+        if not world.function_is_anothers(domain, function):
+            raise Already
+        if world.function_is_anothers(SELF, function):
+            raise Refused(f"{function} is another domain's: that must release it first")
+        return Nothing()
+
+    def do(self, world: World, operation: p.AssignDevice, image: Nothing) -> None:
+        world.hypervisor.assign_device(operation.domain, operation.function)
+
+    def undo(self, world: World, operation: p.AssignDevice, image: Nothing, result: int | None) -> None:
+        with _tolerating(Status.NOT_FOUND, Status.NO_DEVICE, Status.NO_DOMAIN):
+            world.hypervisor.release_device(operation.domain, operation.function)
+
+
+class _ReleaseDevice(Effect[p.ReleaseDevice, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.ReleaseDevice) -> Nothing:
+        domain, function = operation.domain, operation.function
+        if not world.function_is_anothers(SELF, function):
+            raise Already
+        if world.function_is_anothers(domain, function):
+            raise Refused(f"{function} is not domain {domain}'s, but another's")
+        if world.pirqs_of(domain, function):
+            raise Refused(f"{function} has messages in domain {domain}: unmap them first")
+        return Nothing()
+
+    def do(self, world: World, operation: p.ReleaseDevice, image: Nothing) -> None:
+        world.hypervisor.release_device(operation.domain, operation.function)
+
+    def undo(self, world: World, operation: p.ReleaseDevice, image: Nothing, result: int | None) -> None:
+        if world.function_is_anothers(operation.domain, operation.function):
+            world.hypervisor.assign_device(operation.domain, operation.function)
+
+
+class _AssignGsi(Effect[p.AssignGsi, PinImage]):
+    images = (PinImage,)
+
+    def look(self, world: World, operation: p.AssignGsi) -> PinImage:
+        domain, gsi = operation.domain, operation.gsi
+        if not world.gsi_is_anothers(domain, gsi):
+            raise Already
+        if world.gsi_is_anothers(SELF, gsi):
+            raise Refused(f"GSI {gsi} is another domain's: that must release it first")
+        if world.line(gsi) is not None:
+            raise Refused(f"domain 0 uses GSI {gsi}: release it first")
+        return world.pin(gsi)
+
+    def do(self, world: World, operation: p.AssignGsi, image: PinImage) -> None:
+        world.hypervisor.assign_gsi(operation.domain, operation.gsi)
+
+    def undo(self, world: World, operation: p.AssignGsi, image: PinImage, result: int | None) -> None:
+        with _tolerating(Status.NOT_FOUND, Status.NO_DOMAIN):
+            world.hypervisor.release_gsi(operation.domain, operation.gsi)
+        _restore_pin(world, image)
+
+
+class _ReleaseGsi(Effect[p.ReleaseGsi, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.ReleaseGsi) -> Nothing:
+        domain, gsi = operation.domain, operation.gsi
+        if not world.gsi_is_anothers(SELF, gsi):
+            raise Already
+        if world.gsi_is_anothers(domain, gsi):
+            raise Refused(f"GSI {gsi} is not domain {domain}'s, but another's")
+        if world.line(gsi, domain) is not None:
+            raise Refused(f"domain {domain} uses GSI {gsi}: it must release it first")
+        return Nothing()
+
+    def do(self, world: World, operation: p.ReleaseGsi, image: Nothing) -> None:
+        world.hypervisor.release_gsi(operation.domain, operation.gsi)
+
+    def undo(self, world: World, operation: p.ReleaseGsi, image: Nothing, result: int | None) -> None:
+        if world.gsi_is_anothers(operation.domain, operation.gsi):
+            world.hypervisor.assign_gsi(operation.domain, operation.gsi)
+
+
+# ---- PCI functions ---------------------------------------------------------------------------------------------------
+
+
+class _WriteConfig(Effect[p.WriteConfig, RegisterImage]):
+    images = (RegisterImage,)
+
+    def look(self, world: World, operation: p.WriteConfig) -> RegisterImage:
+        value = world.linux.config(operation.function, operation.offset, operation.width)
+        if value & operation.mask == operation.value:
+            raise Already
+        return RegisterImage(value=value)
+
+    def do(self, world: World, operation: p.WriteConfig, image: RegisterImage) -> None:
+        self._write(world, operation, operation.value)
+
+    def undo(self, world: World, operation: p.WriteConfig, image: RegisterImage, result: int | None) -> None:
+        self._write(world, operation, image.value & operation.mask)
+
+    @staticmethod
+    def _write(world: World, operation: p.WriteConfig, bits: int) -> None:
+        register = operation.function, operation.offset, operation.width
+        world.linux.write_config(*register, world.linux.config(*register) & ~operation.mask | bits)
+
+
+def _message(world: World, message: Message | None, pirq: int | ResultOf | None) -> Message:
+    if message is not None:
+        return message
+    if pirq is None:
+        raise Refused("neither a message nor a pIRQ is given")
+    return world.hypervisor.msi_read(world.number(pirq))
+
+
+class _WriteMsixEntry(Effect[p.WriteMsixEntry, WordsImage]):
+    images = (WordsImage,)
+
+    def look(self, world: World, operation: p.WriteMsixEntry) -> WordsImage:
+        function = operation.function
+        world.must_be_free(function)
+        if not world.linux.config(function, _COMMAND, 2) & _MEMORY_DECODE:
+            raise Refused(f"{function} does not decode memory, so its MSI-X table cannot be reached: enable it first")
+        low, high, data, control = world.linux.bar(function, operation.bar, self._at(operation), 4)
+        return WordsImage(words=(low, high, data, control))
+
+    def do(self, world: World, operation: p.WriteMsixEntry, image: WordsImage) -> None:
+        message = _message(world, operation.message, operation.pirq)
+        control = image.words[3] & ~1 | operation.masked
+        self._write(world, operation, (message.address & 0xFFFFFFFF, message.address >> 32, message.data, control))
+
+    def undo(self, world: World, operation: p.WriteMsixEntry, image: WordsImage, result: int | None) -> None:
+        self._write(world, operation, image.words)
+
+    def _write(self, world: World, operation: p.WriteMsixEntry, words: tuple[int, int, int, int]) -> None:
+        function, bar, at = operation.function, operation.bar, self._at(operation)
+        now = world.linux.bar(function, bar, at, 4)
+        if now == words:
+            return
+        if not now[3] & 1:
+            world.linux.write_bar(function, bar, at + 12, now[3] | 1)
+        for index, word in enumerate(words):
+            world.linux.write_bar(function, bar, at + 4 * index, word)
+
+    @staticmethod
+    def _at(operation: p.WriteMsixEntry) -> int:
+        return operation.offset + 16 * operation.entry
+
+
+_MSI_ENABLE: Final = 1
+_MSI_WIDE: Final = 1 << 7
+_MSI_COUNT: Final = 7 << 4
+
+
+class _WriteMsi(Effect[p.WriteMsi, WordsImage]):
+    images = (WordsImage,)
+
+    def look(self, world: World, operation: p.WriteMsi) -> WordsImage:
+        function, at = operation.function, operation.capability
+        world.must_be_free(function)
+        if world.linux.config(function, at, 1) != 0x05:
+            raise Refused(f"{function} has no MSI capability at {at:#x}: make the plan anew")
+        words = self._read(world, operation)
+        if bool(words[0] & _MSI_WIDE) != operation.wide:
+            raise Refused(f"MSI of {function} {'has no' if operation.wide else 'has an'} upper address register")
+        if operation.count > 1 << (words[0] >> 1 & 7):
+            raise Refused(f"{function} can send {1 << (words[0] >> 1 & 7)} MSI messages, not {operation.count}")
+        return WordsImage(words=words)
+
+    def do(self, world: World, operation: p.WriteMsi, image: WordsImage) -> None:
+        message = _message(world, operation.message, operation.pirq)
+        if message.address >> 32 and not operation.wide:
+            raise Refused(f"MSI of {operation.function} has 32 bits for an address, not {message.address:#x}")
+        control = image.words[0] & ~(_MSI_COUNT | _MSI_ENABLE)
+        control |= (operation.count.bit_length() - 1) << 4 | (_MSI_ENABLE if operation.enabled else 0)
+        self._write(
+            world, operation, (control, message.address & 0xFFFFFFFF, message.address >> 32, message.data & 0xFFFF)
+        )
+
+    def undo(self, world: World, operation: p.WriteMsi, image: WordsImage, result: int | None) -> None:
+        self._write(world, operation, image.words)
+
+    def _read(self, world: World, operation: p.WriteMsi) -> tuple[int, int, int, int]:
+        function, at, wide = operation.function, operation.capability, operation.wide
+        config = world.linux.config
+        return (
+            config(function, at + 2, 2),
+            config(function, at + 4, 4),
+            config(function, at + 8, 4) if wide else 0,
+            config(function, at + (12 if wide else 8), 2),
+        )
+
+    def _write(self, world: World, operation: p.WriteMsi, words: tuple[int, int, int, int]) -> None:
+        function, at = operation.function, operation.capability
+        control, address, upper, data = words
+        now = self._read(world, operation)
+        if now == words:
+            return
+        write = world.linux.write_config
+        if now[0] & _MSI_ENABLE:
+            write(function, at + 2, 2, now[0] & ~_MSI_ENABLE)
+        write(function, at + 4, 4, address)
+        if operation.wide:
+            write(function, at + 8, 4, upper)
+        write(function, at + (12 if operation.wide else 8), 2, data)
+        write(function, at + 2, 2, control)
+
+
+# ---- Linux -----------------------------------------------------------------------------------------------------------
+
+
+class _SetDriverOverride(Effect[p.SetDriverOverride, DriverImage]):
+    images = (DriverImage,)
+
+    def look(self, world: World, operation: p.SetDriverOverride) -> DriverImage:
+        now = world.linux.override(operation.function)
+        if now == operation.driver:
+            raise Already
+        return DriverImage(driver=now)
+
+    def do(self, world: World, operation: p.SetDriverOverride, image: DriverImage) -> None:
+        world.linux.set_override(operation.function, operation.driver)
+
+    def undo(self, world: World, operation: p.SetDriverOverride, image: DriverImage, result: int | None) -> None:
+        world.linux.set_override(operation.function, image.driver)
+
+
+def _bind(world: World, function: Sbdf, driver: str) -> None:
+    world.linux.bind(function, driver)
+    now = world.linux.driver(function)
+    if now != driver:
+        raise Refused(f"{function} has {f'driver {now}' if now else 'no driver'} after it was bound to {driver}")
+
+
+def _unbind(world: World, function: Sbdf, driver: str) -> None:
+    world.linux.unbind(function, driver)
+    if world.linux.driver(function) is not None:
+        raise Refused(f"driver {driver} does not let go of {function}")
+
+
+class _BindDriver(Effect[p.BindDriver, Nothing]):
+    images = (Nothing,)
+
+    def look(self, world: World, operation: p.BindDriver) -> Nothing:
+        now = world.linux.driver(operation.function)
+        if now == operation.driver:
+            raise Already
+        if now is not None:
+            raise Refused(f"{operation.function} has driver {now}: unbind it first")
+        return Nothing()
+
+    def do(self, world: World, operation: p.BindDriver, image: Nothing) -> None:
+        _bind(world, operation.function, operation.driver)
+
+    def undo(self, world: World, operation: p.BindDriver, image: Nothing, result: int | None) -> None:
+        now = world.linux.driver(operation.function)
+        if now == operation.driver:
+            _unbind(world, operation.function, operation.driver)
+        elif now is not None:
+            raise Refused(f"{operation.function} has driver {now} by now, not {operation.driver}: unbind it first")
+
+
+class _UnbindDriver(Effect[p.UnbindDriver, DriverImage]):
+    images = (DriverImage,)
+
+    def look(self, world: World, operation: p.UnbindDriver) -> DriverImage:
+        now = world.linux.driver(operation.function)
+        if now is None:
+            raise Already
+        if now != operation.driver:
+            raise Refused(f"{operation.function} has driver {now}, not {operation.driver}: make the plan anew")
+        return DriverImage(driver=world.linux.override(operation.function))
+
+    def do(self, world: World, operation: p.UnbindDriver, image: DriverImage) -> None:
+        _unbind(world, operation.function, operation.driver)
+
+    def undo(self, world: World, operation: p.UnbindDriver, image: DriverImage, result: int | None) -> None:
+        function, driver = operation.function, operation.driver
+        if world.linux.driver(function) != driver:
+            if world.linux.override(function) not in (None, driver):
+                world.linux.set_override(function, driver)  # else Linux does not bind it
+            _bind(world, function, driver)
+        if world.linux.override(function) != image.driver:
+            world.linux.set_override(function, image.driver)
+
+
+class _SetLinuxAffinity(Effect[p.SetLinuxAffinity, TextImage]):
+    images = (TextImage,)
+
+    def look(self, world: World, operation: p.SetLinuxAffinity) -> TextImage:
+        return TextImage(text=world.linux.affinity(operation.irq))
+
+    def do(self, world: World, operation: p.SetLinuxAffinity, image: TextImage) -> None:
+        world.linux.set_affinity(operation.irq, operation.cpus)
+
+    def undo(self, world: World, operation: p.SetLinuxAffinity, image: TextImage, result: int | None) -> None:
+        world.linux.set_affinity(operation.irq, image.text)
+
+
+EFFECTS: Final[Mapping[type[p.Operation], Effect[Any, Any]]] = {
+    p.MapGsi: _MapGsi(),
+    p.SetupGsi: _SetupGsi(),
+    p.AllocIrqVector: _AllocIrqVector(),
+    p.WriteEntry: _WriteEntry(),
+    p.MaskEntry: _WriteEntry(),
+    p.MapMsi: _MapMessages(),
+    p.MapMsix: _MapMessages(),
+    p.UnmapPirq: _UnmapPirq(),
+    p.SetAffinity: _SetAffinity(),
+    p.WriteMessage: _WriteMessage(),
+    p.PciMmcfgReserved: _PciMmcfgReserved(),
+    p.PciDeviceAdd: _PciDeviceAdd(),
+    p.PciDeviceRemove: _PciDeviceRemove(),
+    p.IoapicAdd: _IoapicAdd(),
+    p.IoapicRemove: _IoapicRemove(),
+    p.CreateDomain: _CreateDomain(),
+    p.DestroyDomain: _DestroyDomain(),
+    p.AssignDevice: _AssignDevice(),
+    p.ReleaseDevice: _ReleaseDevice(),
+    p.AssignGsi: _AssignGsi(),
+    p.ReleaseGsi: _ReleaseGsi(),
+    p.WriteConfig: _WriteConfig(),
+    p.WriteMsixEntry: _WriteMsixEntry(),
+    p.WriteMsi: _WriteMsi(),
+    p.SetDriverOverride: _SetDriverOverride(),
+    p.BindDriver: _BindDriver(),
+    p.UnbindDriver: _UnbindDriver(),
+    p.SetLinuxAffinity: _SetLinuxAffinity(),
+}
+
+
+def effect_of(operation: AnyOperation) -> Effect[Any, Any]:
+    return EFFECTS[type(operation)]
+
+
+# ---- Facts relied upon -----------------------------------------------------------------------------------------------
+
+
+def broken(world: World, fact: AnyFact) -> str | None:
+    """What is so instead of a fact, as half a sentence; None where it holds. Raises as `Effect` does."""
+    if isinstance(fact, p.ModeIs):
+        return (
+            None
+            if world.intercept == fact.intercept
+            else f"it is in {'intercept' if world.intercept else 'direct'} mode"
+        )
+    if isinstance(fact, p.FunctionIs):
+        vendor, device = (world.linux.config(fact.function, offset, 2) for offset in (0, 2))
+        return None if (vendor, device) == (fact.vendor, fact.device) else f"it is {vendor:04x}:{device:04x}"
+    if isinstance(fact, p.DriverIs):
+        driver = world.linux.driver(fact.function)
+        return None if driver == fact.driver else f"it has {f'driver {driver}' if driver else 'no driver'}"
+    if isinstance(fact, p.ConfigIs):
+        value = world.linux.config(fact.function, fact.offset, fact.width)
+        return None if value & fact.mask == fact.value else f"it is {value:#x}"
+    if isinstance(fact, p.EntryIs):
+        entry = world.entry(fact.ioapic, fact.pin)
+        return None if (entry ^ fact.value) & fact.mask & ~_STATUS_BITS == 0 else f"it is {entry:016x}"
+    users = world.linux.users(fact.gsi)
+    return None if not users else f"{', '.join(users)} {'have' if len(users) > 1 else 'has'} it"
