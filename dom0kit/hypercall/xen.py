@@ -52,7 +52,8 @@ _SYSCTL: Final = 35
 _PCI_TOPOLOGY: Final = 22
 _SYSCTL_VERSIONS: Final = range(0x10, 0x30)
 """0x15 is that of Xen 4.17; the operation's layout is the same since 4.6, and Xen refuses a version not its own."""
-_SYSCTL_BYTES: Final = 128
+_SYSCTL_BYTES: Final = 8 + 128
+"""Xen copies a whole struct xen_sysctl in and back out, whatever the operation."""
 _NO_DEVICE: Final = 0xFFFFFFFE
 """XEN_INVALID_DEV: Xen does not have this function."""
 _DEVICES_AT_ONCE: Final = 1024
@@ -211,10 +212,11 @@ class Xen(Hypervisor):
         """
         known: dict[Sbdf, bool] = {}
         # No hypercall has room for a segment of more than 16 bits, so Xen was never told of one.
-        askable = [function for function in functions if function.segment <= 0xFFFF]
-        for first in range(0, len(askable), _DEVICES_AT_ONCE):
-            part = askable[first : first + _DEVICES_AT_ONCE]
-            known.update(zip(part, (node != _NO_DEVICE for node in self._pci_nodes(part)), strict=True))
+        askable = [function for function in dict.fromkeys(functions) if function.segment <= 0xFFFF]
+        while len(known) < len(askable):
+            part = askable[len(known) : len(known) + _DEVICES_AT_ONCE]
+            nodes = self._pci_nodes(part)
+            known.update(zip(part, (node != _NO_DEVICE for node in nodes), strict=False))
         return {function: known.get(function, False) for function in functions}
 
     def bound_pirqs(self) -> dict[int, int]:
@@ -325,26 +327,25 @@ class Xen(Hypervisor):
         return Status.OK, argument[:16] + struct.pack("<IIII", abi.NONE, high >> 24, low & 0xFF, flags)
 
     def _pci_nodes(self, functions: Sequence[Sbdf]) -> tuple[int, ...]:
-        """XEN_SYSCTL_pcitopoinfo: of each function its node, or that Xen has no such function."""
+        """XEN_SYSCTL_pcitopoinfo: of the first functions, one or more, the node, or that Xen has no such function."""
         devices = _SYSCTL_BYTES
         nodes = devices + 4 * len(functions)
         memory, address = self._privcmd.memory, self._privcmd.address
         packed = b"".join(struct.pack("<HBB", f.segment, f.bus, f.devfn) for f in functions)
-        status = Status.INVALID.value
         with self._privcmd.lock:
             for version in (self._sysctl_version,) if self._sysctl_version else _SYSCTL_VERSIONS:
-                memory[devices : nodes + 4 * len(functions)] = packed + bytes(4 * len(functions))
-                head = struct.pack(
-                    "<IIIIQQ", _PCI_TOPOLOGY, version, len(functions), 0, address + devices, address + nodes
+                question = (_PCI_TOPOLOGY, version, len(functions), 0, address + devices, address + nodes)
+                memory[: nodes + 4 * len(functions)] = (
+                    struct.pack("<IIIIQQ", *question).ljust(devices, b"\0") + packed + bytes(4 * len(functions))
                 )
-                memory[:_SYSCTL_BYTES] = head.ljust(_SYSCTL_BYTES, b"\0")
                 status = self._privcmd.hypercall(_SYSCTL, address)
                 if status != -errno.EACCES:  # another version
                     break
-            if status >= 0:
+            (done,) = struct.unpack_from("<I", memory, 8)  # Xen may stop before the end
+            if status >= 0 and 0 < done <= len(functions):
                 self._sysctl_version = version
-                return struct.unpack_from(f"<{len(functions)}I", memory, nodes)
-        refused = Status.NOT_SUPPORTED if status == -errno.EACCES else _status(status)
+                return struct.unpack_from(f"<{done}I", memory, nodes)
+        refused = Status.NOT_SUPPORTED if status in (0, -errno.EACCES) else _status(status)
         raise HypercallRefused(refused, "sysctl pcitopoinfo", "this Xen does not tell which functions it has")
 
 
@@ -356,7 +357,7 @@ def side_effects(low: int) -> tuple[str, ...]:
     level, masked, irq = bool(low & _LEVEL), bool(low & _MASKED), low & 0xFF
     effects = ["Xen chooses vector, destination and delivery mode itself and keeps them until it starts again."]
     if not masked:
-        effects.append(f"Xen reads the vector field as a pIRQ: pIRQ {irq} of dom0 becomes this pin's GSI.")
+        effects.append(f"Xen takes the vector field for a pIRQ: {irq} of dom0 becomes this pin's, or Xen refuses it.")
     if level and not masked:
         effects.append("Xen masks a level pin until a driver of dom0 binds its pIRQ: it stays masked.")
     if not level and masked:

@@ -18,6 +18,7 @@ from dom0kit.hypercall.xen import IOCTL_HYPERCALL, Privcmd, Xen
 
 IOAPIC = 0xFEC00000
 PINS = 24
+NR_PIRQS = 208
 MASKED, LEVEL, LOW = 1 << 16, 1 << 15, 1 << 13
 KNOWN_PVH = (Physdev.PCI_MMCFG_RESERVED, Physdev.PCI_DEVICE_ADD, Physdev.PCI_DEVICE_REMOVE)
 
@@ -89,13 +90,17 @@ class FakeXen:
         return 0
 
     def _sysctl(self, address: int) -> int:
-        command, version, count, _, devices, nodes = _read(address, "<IIIIQQ")
+        whole = bytearray(ctypes.string_at(address, 136))
+        command, version, count, _, devices, nodes = struct.unpack_from("<IIIIQQ", whole)
         if version != self.interface:
             return -errno.EACCES
         assert command == 22
+        count = min(count, 70)  # where something else has to run, Xen stops after 64 and more
         for index in range(count):
             known = _read(devices + 4 * index, "<HBB") in self.functions
             _write(nodes + 4 * index, "<I", 0xFFFFFFFF if known else 0xFFFFFFFE)
+        struct.pack_into("<I", whole, 8, count)
+        ctypes.memmove(address, bytes(whole), 136)
         return 0
 
     def _physdev(self, command: int, address: int) -> int:
@@ -158,9 +163,13 @@ class FakeXen:
             raise Panicked(f"apic_write to pin {pin} of {PINS}")
         if value >> 8 & 7 > 1:
             return -errno.EINVAL
+        if not value & MASKED and value & 0xFF >= NR_PIRQS:
+            return -errno.EINVAL
         if pin < PINS and pin not in self.bound and pin not in self.internal:
             kept = value & (LEVEL | LOW)
             self.entries[pin] = 3 << 56 | kept | bool(value & LEVEL) * MASKED | 0x9A0 + pin
+            if not value & MASKED:
+                self.pirqs[value & 0xFF] = pin
         return 0
 
 

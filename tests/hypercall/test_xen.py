@@ -21,6 +21,9 @@ from dom0kit.xen import DomainKind, XenVersion
 from tests.hypercall.fake_xen import IOAPIC, LEVEL, LOW, MASKED, PINS, FakeXen, opened
 
 
+LPC = Sbdf(0, 0, 31, 0)
+
+
 def refusal(call: object, *arguments: object) -> HypercallRefused:
     with pytest.raises(HypercallRefused) as caught:
         call(*arguments)  # type: ignore[operator]
@@ -99,6 +102,7 @@ def test_a_write_that_xen_takes(tmp_path: Path) -> None:
     [
         (0x10 + 2 * 9, MASKED | 0x31, Status.BUSY, "ignored the write"),
         (0x10 + 2 * 2, LEVEL | 0x31, Status.BUSY, "Xen's own"),
+        (0x10 + 2 * 19, LEVEL | 0xF0, Status.INVALID, "no meaning"),
         (0x11 + 2 * 19, 1 << 24, Status.NOT_SUPPORTED, "high half"),
         (0, 1 << 24, Status.NOT_PERMITTED, "not this domain's"),
         (0x10 + 2 * 19, 0x231, Status.INVALID, "no meaning"),
@@ -220,8 +224,10 @@ def test_what_xen_has_been_told(tmp_path: Path) -> None:
         known = xen.knows([*many, Sbdf(0x10000, 0, 0, 0)])
         assert {function for function, here in known.items() if here} == {Sbdf(0, 0, 0, 0), Sbdf(0, 0, 31, 0)}
         asked = [call for call in fake.calls if call[0] == 35]
-        assert len(asked) == 0x15 - 0x10 + 1 + 1, "its version is looked for once"
+        assert len(asked) == 0x15 - 0x10 + -(-len(many) // 70), "its version is looked for once"
         assert xen.knows([]) == {}
+        assert xen.knows([LPC, Sbdf(0, 0, 5, 0), LPC]) == {LPC: True, Sbdf(0, 0, 5, 0): False}
+        assert xen.knows([Sbdf(0, 0, 5, 0)]) == {Sbdf(0, 0, 5, 0): False}
     fake.interface = 0x99
     with opened(fake, tmp_path) as xen:
         refused = refusal(xen.knows, many)
@@ -285,5 +291,6 @@ def test_no_write_brings_xen_down(tmp_path_factory: pytest.TempPathFactory, writ
 
 
 def test_side_effects_name_the_pirq() -> None:
-    assert any("pIRQ 181" in effect for effect in side_effects(0xB5))
+    assert any("a pIRQ: 181 " in effect for effect in side_effects(0xB5))
+    assert any("refuses" in effect for effect in side_effects(0xB5))
     assert not any("pIRQ" in effect for effect in side_effects(MASKED | LEVEL | 0xB5))
