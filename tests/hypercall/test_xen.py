@@ -20,7 +20,6 @@ from dom0kit.layout import layout
 from dom0kit.xen import DomainKind, XenVersion
 from tests.hypercall.fake_xen import IOAPIC, LEVEL, LOW, MASKED, PINS, FakeXen, opened
 
-
 LPC = Sbdf(0, 0, 31, 0)
 
 
