@@ -45,6 +45,12 @@ def test_it_builds_without_a_warning() -> None:
     assert "warning:" not in said, said
 
 
+@pytest.mark.skipif(not module.chroot("trixie").exists(), reason="no headers of Debian 13 here (./dev module trixie)")
+def test_it_builds_for_debian_13_without_a_warning() -> None:
+    _, said = module.built_in_chroot("trixie")
+    assert "warning:" not in said, said
+
+
 def test_modinfo_is_complete() -> None:
     import subprocess
 
