@@ -104,9 +104,13 @@ _REPORTS: Final = {
 
 
 class Listener(Protocol):
-    """Is told of a hypercall after it was made."""
+    """Is told of each hypercall twice, for not every machine survives every call."""
 
-    def __call__(self, number: int, command: int, argument: bytes, status: Status, answer: bytes) -> None: ...
+    def asked(self, number: int, command: int, argument: bytes) -> None:
+        """Before it is made."""
+
+    def answered(self, status: Status, answer: bytes) -> None:
+        """After it was made; `answer` is the argument as it came back."""
 
 
 class Hypervisor(abc.ABC):
@@ -323,9 +327,11 @@ class Hypervisor(abc.ABC):
     def _carry(self, number: int, command: Physdev | Op, argument: A) -> A:
         shape = layout(type(argument))
         data = shape.build(argument)
+        if self.listener is not None:
+            self.listener.asked(number, command, data)
         status, answer = self.call(number, command, data)
         if self.listener is not None:
-            self.listener(number, command, data, status, answer)
+            self.listener.answered(status, answer)
         if status is not Status.OK:
             raise HypercallRefused(status, words(command, argument), self.reason(number, command, status))
         got = shape.parse(answer, 0, len(answer), Notes("hypercall"))

@@ -58,8 +58,8 @@ class TracedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     call: str
     """The same in words, for people."""
     argument: Hex
-    status: str
-    """Name of the status."""
+    status: str = ""
+    """Name of the status; empty only until it is answered."""
     answer: Hex | None = None
     """The argument as it came back, where it changed."""
 
@@ -77,13 +77,17 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class TraceWriter:
-    """A `Hypervisor.listener` that writes each call to a file, at once. Close it, or use it in ``with``."""
+    """A `Hypervisor.listener` that writes each call to a file, the answer behind the question. Close it, or use it in
+    ``with``.
+
+    What is asked is written before the call is made: where the machine died of it, the last line, cut off, names it.
+    """
 
     def __init__(self, path: Path | str, *, backend: str, fingerprint: str = "") -> None:
         """OSError where the file cannot be written."""
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed by `close`
         self._began = time.monotonic()
-        self._write(TraceHeader(backend=backend, fingerprint=fingerprint))
+        self._file.write(msgspec.json.encode(TraceHeader(backend=backend, fingerprint=fingerprint)) + b"\n")
 
     def close(self) -> None:
         self._file.close()
@@ -94,21 +98,22 @@ class TraceWriter:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def __call__(self, number: int, command: int, argument: bytes, status: Status, answer: bytes) -> None:
-        self._write(
-            TracedCall(
-                seconds=round(time.monotonic() - self._began, 6),
-                number=number,
-                command=command,
-                call=_described(number, command, argument),
-                argument=argument.hex(),
-                status=status.name,
-                answer=None if answer == argument else answer.hex(),
-            )
+    def asked(self, number: int, command: int, argument: bytes) -> None:
+        self._argument = argument
+        self._call = TracedCall(
+            seconds=round(time.monotonic() - self._began, 6),
+            number=number,
+            command=command,
+            call=_described(number, command, argument),
+            argument=argument.hex(),
         )
+        self._file.write(msgspec.json.encode(self._call)[:-1])
 
-    def _write(self, value: TraceHeader | TracedCall) -> None:
-        self._file.write(msgspec.json.encode(value) + b"\n")
+    def answered(self, status: Status, answer: bytes) -> None:
+        whole = msgspec.structs.replace(
+            self._call, status=status.name, answer=None if answer == self._argument else answer.hex()
+        )
+        self._file.write(msgspec.json.encode(whole)[len(msgspec.json.encode(self._call)) - 1 :] + b"\n")
 
 
 def read_trace(path: Path | str) -> Trace:

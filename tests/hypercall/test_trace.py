@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dom0kit.abi import Status
+from dom0kit.abi import Physdev, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
-from dom0kit.hypercall.core_library import IoapicModel, ModelMachine
+from dom0kit.hypercall.core_library import CoreLibrary, IoapicModel, ModelMachine
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.hypercall.trace import BadTrace, TraceWriter, read_trace, replay
 from tests.hv_core.machines import FIRST, cpu, ioapic, machine, madt
@@ -55,6 +55,28 @@ def test_lines_are_for_people_too(tmp_path: Path) -> None:
         "answer": base + "01000000" + "20001700",
     }
     assert (lines[2]["status"], "answer" in lines[2]) == ("OUT_OF_RANGE", False)
+
+
+class Deadly(CoreLibrary):
+    """A machine that does not survive a write to a register of an IOAPIC."""
+
+    def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
+        if (number, command) == (33, Physdev.APIC_WRITE):
+            raise SystemError("the machine is gone")
+        return super().call(number, command, argument)
+
+
+def test_the_call_that_killed_the_machine_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    trace = TraceWriter(path, backend="xen")
+    dom0 = Deadly(library())
+    dom0.listener = trace
+    dom0.apic_read(FIRST, 1)
+    with pytest.raises(SystemError):
+        dom0.apic_write(FIRST, 0x10 + 80, 0x31)
+    last = path.read_text().splitlines()[-1]
+    assert "apic_write(apic_physbase=0xfec00000, reg=0x60, value=0x31)" in last
+    assert [call.call.partition("(")[0] for call in read_trace(path).calls] == ["apic_read"]
 
 
 def test_the_same_machine_answers_the_same(tmp_path: Path) -> None:
