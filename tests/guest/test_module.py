@@ -18,7 +18,7 @@ from dom0kit.hypercall.core_library import IoapicModel, ModelMachine
 from dom0kit.layout import Record, layout
 from dom0kit.simulation import memory_image
 from dom0kit.source.interface import RawTable
-from tests.guest import Machine, boot, debug_kernel, missing, missing_xen, module, run
+from tests.guest import CommandFailed, Machine, boot, debug_kernel, missing, missing_xen, module, run
 
 pytestmark = [
     pytest.mark.guest,
@@ -126,6 +126,27 @@ def test_everything_on_plain_linux(tmp_path: Path) -> None:
     }
     assert seen["rights"] == {"nobody": "PermissionError: [Errno 13] Pe", "no capability": "1"}
     assert seen["busy"], "a module in use stays"
+
+
+def test_a_backend_is_asked_for_and_the_verbs_use_it(tmp_path: Path) -> None:
+    with boot(Machine(), tmp_path) as guest:
+        for name in ("hv_core", "xen", "nonsense"):
+            with pytest.raises(CommandFailed, match=f"no backend {name} here"):
+                guest.load(module.built()[0], f"backend={name}")
+        verb = f"cd {module.ROOT} && {PYTHON} -m dom0kit"
+        result = guest.run(f"{verb} hv info")
+        assert (result.status, "modprobe dom0kit" in result.stderr) == (3, True)
+        guest.load(module.built()[0], "backend=loopback")
+        assert guest.run("cat /sys/module/dom0kit/parameters/backend").stdout == "loopback\n"
+        assert guest.run("stat -c %a /dev/dom0kit").stdout == "600\n"
+        for arguments, expected in (
+            ("hv info", "backend   loopback\n"),
+            ("hv shared-info", "IOAPIC 0  0xfec00000  GSI 0-23\n"),
+            ("irq vector 4", "IRQ 4: vector 0x"),
+            ("ioapic dump", "dom0's view, backend loopback\n"),
+            ("ioapic dump --hardware", "redirection entries: the hardware\n"),
+        ):
+            assert expected in guest.run(f"{verb} {arguments}").check().stdout, arguments
 
 
 def test_entries_of_remapped_interrupts(tmp_path: Path) -> None:
