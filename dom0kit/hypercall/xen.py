@@ -4,6 +4,8 @@
 Xen asks for care (Xen 4.17, arch/x86/io_apic.c and physdev.c; measured on it, tests/guest/test_xen.py):
 
 - a register beyond an IOAPIC's last pin makes it panic: the version register is asked first, and such a call refused;
+- with an IOMMU, pci_device_add of a function that is not there fails and leaves Xen a function without a domain, and
+  pci_device_remove of such a one makes it panic: the first is refused, and the second where pci_device_add fails again;
 - apic_write answers 0 also for what it ignores: the entry is read back, and a write that was ignored is BUSY;
 - it takes trigger and polarity of a low word, a pIRQ from the vector field of an unmasked one, and makes the rest
   itself, the mask too (`side_effects`);
@@ -22,15 +24,18 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from dom0kit import abi
-from dom0kit.abi import InterruptFlag, Op, Physdev, Status
+from dom0kit.abi import InterruptFlag, Op, PciDev, Physdev, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.layout import layout
+from dom0kit.walker import Notes
 from dom0kit.xen import XenDomain, from_answers
 
 PRIVCMD: Final = "/dev/xen/privcmd"
@@ -38,6 +43,7 @@ BUFFERS: Final = "/dev/xen/hypercall"
 """Memory that the kernel never moves, from Linux 4.18 on."""
 IOCTL_HYPERCALL: Final = 0x305000
 """_IOC(_IOC_NONE, 'P', 0, 48)."""
+FUNCTIONS: Final = Path("/sys/bus/pci/devices")
 BUFFER_BYTES: Final = 3 * mmap.PAGESIZE
 
 _XEN_VERSION: Final = 17
@@ -146,8 +152,10 @@ class Xen(Hypervisor):
     where `ioapics` are given. dom0kit.ko has shared_info, too.
     """
 
-    def __init__(self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] = ()) -> None:
-        """XenMissing where this is not dom0 of Xen."""
+    def __init__(
+        self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] = (), functions: Path = FUNCTIONS
+    ) -> None:
+        """XenMissing where this is not dom0 of Xen. `functions`: the folder of the functions that dom0's kernel has."""
         self._privcmd = privcmd or Privcmd()
         try:
             self.domain: Final = self._ask_domain()
@@ -155,6 +163,7 @@ class Xen(Hypervisor):
             self.close()
             raise
         self._ioapics = tuple(ioapics)
+        self._functions = functions
         self._pins: dict[int, int] = {}
         self._errno = 0
         self._sysctl_version = 0
@@ -186,6 +195,10 @@ class Xen(Hypervisor):
             return Status.NOT_SUPPORTED, argument
         if command in (Physdev.APIC_READ, Physdev.APIC_WRITE):
             return self._apic(Physdev(command), argument)
+        if command == Physdev.PCI_DEVICE_ADD:
+            return self._add_function(argument)
+        if command == Physdev.PCI_DEVICE_REMOVE:
+            return self._remove_function(argument)
         return self._physdev_call(command, argument)
 
     def reason(self, number: int, command: int, status: Status) -> str:
@@ -199,6 +212,10 @@ class Xen(Hypervisor):
             return self.domain.availability(Physdev(command)).reason
         if status is not Status.OK and self._errno:
             return f"Xen answered errno {self._errno} ({os.strerror(self._errno)})"
+        if command == Physdev.PCI_DEVICE_ADD and status is Status.NO_DEVICE:
+            return "dom0's kernel has no such function, and Xen may die of one that is not there"
+        if command == Physdev.PCI_DEVICE_REMOVE and status is Status.BUSY:
+            return "Xen knows it and could not give it to a domain; taking it away would make Xen panic"
         if command == Physdev.APIC_WRITE and status is Status.BUSY:
             return "Xen answered 0 and ignored the write: the interrupt is Xen's own, or a driver of dom0 has it"
         return ""
@@ -284,6 +301,54 @@ class Xen(Hypervisor):
             if status is Status.OK and (now ^ value) & (_LEVEL | _ACTIVE_LOW):
                 return Status.BUSY, argument
         return status, answer if status is Status.OK else argument
+
+    def _add_function(self, argument: bytes) -> tuple[Status, bytes]:
+        added = layout(abi.PciDeviceAddPxm).parse(argument, 0, len(argument), Notes("hypercall"))
+        assert added is not None
+        device = added.device
+        needed = [Sbdf.from_devfn(device.seg, device.bus, device.devfn)]
+        if device.flags & PciDev.VIRTFN:
+            needed.append(Sbdf.from_devfn(device.seg, device.physfn_bus, device.physfn_devfn))
+        if not all((self._functions / str(function)).exists() for function in needed):
+            return Status.NO_DEVICE, argument
+        return self._physdev_call(Physdev.PCI_DEVICE_ADD, argument)
+
+    def _remove_function(self, argument: bytes) -> tuple[Status, bytes]:
+        function = Sbdf.from_devfn(*struct.unpack("<HBB", argument))
+        try:
+            known = self.knows([function])[function]
+        except HypercallRefused as refused:
+            return refused.status, argument
+        if not known:
+            return Status.NO_DEVICE, argument
+        # Of a function that has a domain a second pci_device_add does nothing; of another it fails once more.
+        status, _ = self._physdev_call(
+            Physdev.PCI_DEVICE_ADD, layout(abi.PciDeviceAddPxm).build(self._as_added(function))
+        )
+        if status is not Status.OK:
+            self._errno = 0
+            return Status.BUSY, argument
+        return self._physdev_call(Physdev.PCI_DEVICE_REMOVE, argument)
+
+    def _as_added(self, function: Sbdf) -> abi.PciDeviceAddPxm:
+        """As dom0's kernel told Xen of it (Linux, drivers/xen/pci.c, xen_add_device)."""
+        folder = self._functions / str(function)
+        flags, physical = PciDev(0), None
+        with suppress(OSError, ValueError):
+            physical = Sbdf.parse(os.path.basename(os.readlink(folder / "physfn")))
+            flags |= PciDev.VIRTFN
+        with suppress(OSError):
+            if (folder / "ari_enabled").read_text().strip() == "1" and function.device:
+                flags |= PciDev.EXTFN
+        device = abi.PciDeviceAdd(
+            seg=function.segment,
+            bus=function.bus,
+            devfn=function.devfn,
+            flags=flags,
+            physfn_bus=physical.bus if physical else 0,
+            physfn_devfn=physical.devfn if physical else 0,
+        )
+        return abi.PciDeviceAddPxm(device=device)
 
     def _count_pins(self, address: int) -> tuple[Status, int]:
         """How many redirection entries can be reached; 0 where Xen has no such IOAPIC. Its registers are asked once."""

@@ -46,6 +46,12 @@ class FakeXen:
         """GSI by pIRQ."""
         self.functions = {(0, 0, 0), (0, 0, 0xF8)}
         """Segment, bus, devfn."""
+        self.unowned: set[tuple[int, ...]] = set()
+        """Those of them that no domain has, for the IOMMU did not take them: not even a second time."""
+        self.absent: set[tuple[int, ...]] = set()
+        """What the IOMMU will not take."""
+        self.added: list[bytes] = []
+        """Arguments of pci_device_add."""
         self.calls: list[tuple[int, int]] = []
         """Hypercall numbers and commands."""
         for pin in (1, 2, 4, 9):
@@ -129,12 +135,21 @@ class FakeXen:
                     return -errno.EEXIST
                 self.set_up.add(gsi)
                 self.entries[gsi] = 3 << 56 | MASKED | bool(level) * LEVEL | bool(low) * LOW | 0x9A0 + gsi
-            case Physdev.PCI_DEVICE_ADD | Physdev.PCI_DEVICE_REMOVE:
+            case Physdev.PCI_DEVICE_ADD:
                 device = _read(address, "<HBB")
-                if command == Physdev.PCI_DEVICE_REMOVE and device not in self.functions:
+                self.added.append(ctypes.string_at(address, 12))
+                self.functions.add((device[0], device[1], device[2]))
+                if device in self.absent:
+                    self.unowned.add(device)
+                    return -errno.EINVAL
+                self.unowned.discard(device)
+            case Physdev.PCI_DEVICE_REMOVE:
+                device = _read(address, "<HBB")
+                if device in self.unowned:
+                    raise Panicked("vpci_remove_device of a function without a domain")
+                if device not in self.functions:
                     return -errno.ENODEV
-                change = self.functions.add if command == Physdev.PCI_DEVICE_ADD else self.functions.discard
-                change((device[0], device[1], device[2]))
+                self.functions.discard((device[0], device[1], device[2]))
             case Physdev.PCI_MMCFG_RESERVED:
                 pass
             case Physdev.IRQ_STATUS_QUERY:
@@ -174,11 +189,14 @@ class FakeXen:
 
 
 def opened(fake: FakeXen, folder: Path, **how: object) -> Xen:
-    """The backend on it, with ordinary files in the place of the devices."""
+    """The backend on it, with ordinary files in the place of the devices. The kernel has functions 0 to 7 of 00:05."""
     device, buffers = folder / "privcmd", folder / "hypercall"
     device.touch()
     buffers.write_bytes(bytes(1 << 14))
-    return Xen(Privcmd(str(device), str(buffers), ioctl=fake.ioctl), **how)  # type: ignore[arg-type]
+    for function in range(8):
+        (folder / "devices" / f"0000:00:05.{function}").mkdir(parents=True, exist_ok=True)
+    privcmd = Privcmd(str(device), str(buffers), ioctl=fake.ioctl)
+    return Xen(privcmd, functions=folder / "devices", **how)  # type: ignore[arg-type]
 
 
 def _read(address: int, format: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from dom0kit.hypercall.trace import BadTrace, TraceWriter, read_trace, replay
 from tests.hv_core.machines import FIRST, cpu, ioapic, machine, madt
 from tests.hypercall.fake_xen import FakeXen, opened
 
-FUNCTION = Sbdf(0, 0, 3, 0)
+FUNCTION = Sbdf(0, 0, 5, 0)
 
 
 def library() -> ModelMachine:

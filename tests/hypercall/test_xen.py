@@ -143,6 +143,55 @@ def test_modern_calls_of_a_pv_domain(tmp_path: Path) -> None:
     assert fake.pirqs == {22: 22}
 
 
+def test_xen_is_not_told_of_what_is_not_there(tmp_path: Path) -> None:
+    fake = FakeXen()
+    with opened(fake, tmp_path) as xen:
+        for call in (
+            lambda: xen.pci_device_add(Sbdf(0, 9, 0, 0)),
+            lambda: xen.pci_device_add(Sbdf(0, 0, 5, 1), physical=Sbdf(0, 9, 0, 0)),
+        ):
+            refused = refusal(call)
+            assert refused.status is Status.NO_DEVICE
+            assert "dom0's kernel has no such function" in str(refused)
+        assert fake.added == []
+        assert refusal(xen.pci_device_remove, Sbdf(0, 0, 5, 1)).status is Status.NO_DEVICE
+        assert (33, Physdev.PCI_DEVICE_REMOVE) not in fake.calls, "Xen has said already that it does not know it"
+
+
+def test_a_function_without_a_domain_is_not_taken_away(tmp_path: Path) -> None:
+    """Xen would panic."""
+    fake = FakeXen()
+    fake.absent = {(0, 0, 5 << 3)}
+    function = Sbdf(0, 0, 5, 0)
+    with opened(fake, tmp_path) as xen:
+        assert refusal(xen.pci_device_add, function).status is Status.INVALID
+        assert xen.knows([function]) == {function: True}
+        refused = refusal(xen.pci_device_remove, function)
+        assert refused.status is Status.BUSY
+        assert "would make Xen panic" in str(refused)
+        fake.absent.clear()
+        xen.pci_device_remove(function)
+        assert xen.knows([function]) == {function: False}
+    fake.interface = 0x99
+    with opened(fake, tmp_path) as xen:
+        assert refusal(xen.pci_device_remove, function).status is Status.NOT_SUPPORTED
+
+
+def test_a_virtual_function_stays_one_while_it_is_asked_for(tmp_path: Path) -> None:
+    fake = FakeXen()
+    physical, virtual = Sbdf(0, 0, 5, 0), Sbdf(0, 0, 5, 3)
+    with opened(fake, tmp_path) as xen:
+        folder = tmp_path / "devices" / str(virtual)
+        (folder / "physfn").symlink_to(f"../{physical}")
+        (folder / "ari_enabled").write_text("1\n")
+        xen.pci_device_add(physical)
+        xen.pci_device_add(virtual, physical=physical, extended=True)
+        xen.pci_device_remove(virtual)
+        xen.pci_device_remove(physical)
+    assert fake.added[1] == fake.added[2], "the question is the call that the kernel made"
+    assert fake.added[0] == fake.added[3]
+
+
 PVH_REFUSED = {
     Physdev.IRQ_STATUS_QUERY: "no version",
     Physdev.APIC_READ: "no version",
@@ -161,8 +210,8 @@ def test_a_pvh_domain_has_three_calls(tmp_path: Path) -> None:
     fake = FakeXen(pvh=True)
     with opened(fake, tmp_path) as xen:
         xen.pci_mmcfg_reserved(0xB0000000, 0, 0, 255, True)
-        xen.pci_device_add(Sbdf(0, 1, 0, 0))
-        xen.pci_device_remove(Sbdf(0, 1, 0, 0))
+        xen.pci_device_add(Sbdf(0, 0, 5, 0))
+        xen.pci_device_remove(Sbdf(0, 0, 5, 0))
         before = len(fake.calls)
         for command in Physdev:
             if command in (Physdev.PCI_MMCFG_RESERVED, Physdev.PCI_DEVICE_ADD, Physdev.PCI_DEVICE_REMOVE):
