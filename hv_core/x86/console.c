@@ -15,6 +15,7 @@
 #define DIVISOR_LATCH 0x80
 #define EIGHT_BITS 3
 #define TRANSMITTER_EMPTY 0x20
+#define REFUSALS_SHOWN 256u
 #define PATIENCE 100000u /* looks at a transmitter that may not be there */
 
 static uint32_t level_shown = LOG_NOTICE;
@@ -122,6 +123,24 @@ void log_line(enum log_level level, const char *format, ...)
     begin_line();
     va_start(arguments, format);
     write_formatted(format, arguments);
+    va_end(arguments);
+    end_line();
+}
+
+void log_refusal(const char *format, ...)
+{
+    static uint32_t lines;
+    va_list arguments;
+    uint32_t number = __atomic_fetch_add(&lines, 1, __ATOMIC_RELAXED);
+
+    if ((uint32_t)LOG_WARNING > level_shown || number > REFUSALS_SHOWN)
+        return;
+    begin_line();
+    va_start(arguments, format);
+    if (number == REFUSALS_SHOWN)
+        write_text("dom0 has been refused many things; only the counters tell of more");
+    else
+        write_formatted(format, arguments);
     va_end(arguments);
     end_line();
 }

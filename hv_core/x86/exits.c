@@ -167,7 +167,7 @@ static void handle_msr(struct cpu *cpu, const struct state *state, bool write)
 
     if (!allowed) {
         cpu->count[COUNT_REFUSED_MSR]++;
-        log_line(LOG_WARNING, "dom0's %s of MSR %x is refused (rip %lx)", write ? "write" : "read", msr, state->rip);
+        log_refusal("dom0's %s of MSR %x is refused (rip %lx)", write ? "write" : "read", msr, state->rip);
         protection(cpu);
         return;
     }
@@ -264,8 +264,8 @@ static bool write_device(struct cpu *cpu, uint64_t address, const struct access 
 static void refuse_memory(struct cpu *cpu, const struct state *state, const struct exit *exit)
 {
     cpu->count[COUNT_REFUSED_MEMORY]++;
-    log_line(LOG_WARNING, "dom0's %s of %lx is refused: %s (rip %lx)", exit->write ? "write" : "read", exit->address,
-             is_core(exit->address) ? "the core's memory" : "not its memory", state->rip);
+    log_refusal("dom0's %s of %lx is refused: %s (rip %lx)", exit->write ? "write" : "read", exit->address,
+                is_core(exit->address) ? "the core's memory" : "not its memory", state->rip);
 }
 
 static void handle_memory(struct cpu *cpu, const struct state *state, const struct exit *exit)
@@ -282,8 +282,7 @@ static void handle_memory(struct cpu *cpu, const struct state *state, const stru
     fetched = guest_fetch(state, code);
     if (!decode(code, fetched, state->code64, state->code32, &access) || access.write != exit->write) {
         refuse_memory(cpu, state, exit);
-        log_line(LOG_WARNING, "its instruction is not one the core knows: %x %x %x %x", code[0], code[1], code[2],
-                 code[3]);
+        log_refusal("its instruction is not one the core knows: %x %x %x %x", code[0], code[1], code[2], code[3]);
         protection(cpu);
         return;
     }
@@ -361,7 +360,7 @@ static void handle(struct cpu *cpu, const struct exit *exit)
         break;
     case EXIT_FORBIDDEN:
         cpu->count[COUNT_REFUSED_INSTRUCTION]++;
-        log_line(LOG_WARNING, "dom0's virtualization instruction at %lx is refused", state.rip);
+        log_refusal("dom0's virtualization instruction at %lx is refused", state.rip);
         undefined(cpu);
         break;
     case EXIT_NMI:
@@ -386,25 +385,17 @@ static void handle(struct cpu *cpu, const struct exit *exit)
 
 static void wait_for_sipi(struct cpu *cpu)
 {
-    uint32_t sipi;
+    uint32_t startup;
 
     for (;;) {
-        sipi = __atomic_exchange_n(&cpu->sipi, 0, __ATOMIC_SEQ_CST);
-        if (sipi != 0)
+        startup = __atomic_exchange_n(&cpu->startup, 0, __ATOMIC_SEQ_CST);
+        if (startup & STARTUP_SIPI)
             break;
-        hypervisor.vendor->wait(&cpu->sipi);
+        hypervisor.vendor->wait(&cpu->startup);
     }
     __atomic_store_n(&cpu->nmi, 0, __ATOMIC_SEQ_CST);
-    hypervisor.vendor->sipi(cpu, (uint8_t)sipi);
-    __atomic_store_n((uint32_t *)&cpu->role, CPU_RUNNING, __ATOMIC_SEQ_CST);
-}
-
-/* INIT: the processor waits from now on. That it does must be seen before the INIT is taken off. */
-static void take_init(struct cpu *cpu)
-{
-    __atomic_store_n((uint32_t *)&cpu->role, CPU_WAITING, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&cpu->init, 0, __ATOMIC_SEQ_CST);
-    apic_reset();
+    hypervisor.vendor->sipi(cpu, (uint8_t)startup);
+    __atomic_store_n(&cpu->role, CPU_RUNNING, __ATOMIC_SEQ_CST);
 }
 
 static void run_once(struct cpu *cpu)
@@ -430,8 +421,10 @@ void cpu_run(struct cpu *cpu)
     while (cpu->role == CPU_KEPT)
         hypervisor.vendor->wait(&never);
     for (;;) {
-        if (__atomic_load_n(&cpu->init, __ATOMIC_SEQ_CST))
-            take_init(cpu);
+        if (__atomic_load_n(&cpu->startup, __ATOMIC_SEQ_CST) & STARTUP_INIT) {
+            __atomic_store_n(&cpu->role, CPU_WAITING, __ATOMIC_SEQ_CST);
+            apic_reset();
+        }
         if (cpu->role == CPU_WAITING)
             wait_for_sipi(cpu);
         if (__atomic_exchange_n(&cpu->nmi, 0, __ATOMIC_SEQ_CST))

@@ -30,6 +30,9 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_NOTICE, LOG_DEBUG };
 void console_start(void);
 void console_level(uint32_t level);
 __attribute__((format(printf, 2, 3))) void log_line(enum log_level level, const char *format, ...);
+/* What dom0 tried and did not get, at LOG_WARNING; after a few hundred lines no more, for dom0 could fill the console.
+ */
+__attribute__((format(printf, 1, 2))) void log_refusal(const char *format, ...);
 /* Says why, with where dom0 was on this processor, and stops the machine's use by the core for ever. */
 __attribute__((noreturn, format(printf, 1, 2))) void panic(const char *format, ...);
 
@@ -171,8 +174,7 @@ struct cpu {
     enum cpu_role role;
     bool alive;
     bool in_guest;              /* dom0 runs, or is about to: a change must be told by an NMI */
-    uint32_t init;              /* INIT was sent to it, and it has not dealt with it */
-    uint32_t sipi;              /* SIPI_LATCHED | vector */
+    uint32_t startup;           /* STARTUP_*: what dom0 has sent it and it has not dealt with */
     uint32_t nested_generation; /* of the nested tables that it has looked at */
     uint32_t nmi;               /* an NMI for dom0 has come */
     uint32_t kicks;             /* NMIs that processors of the core's sent to it */
@@ -182,7 +184,8 @@ struct cpu {
     uint64_t pending[4];       /* and what they are to dom0, which has not taken them */
     uint64_t count[COUNTERS];
 };
-#define SIPI_LATCHED 0x100u
+#define STARTUP_INIT 0x200u /* INIT came, and after it */
+#define STARTUP_SIPI 0x100u /* a SIPI, with the vector in bits 7:0 */
 
 _Static_assert(offsetof(struct cpu, gpr) == CPU_GPR, "layout.h");
 

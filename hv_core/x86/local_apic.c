@@ -124,7 +124,7 @@ void apic_learn_processors(void)
 static void refuse(const char *what, uint64_t icr)
 {
     count(COUNT_REFUSED_IPI);
-    log_line(LOG_WARNING, "dom0's interprocessor interrupt %lx is not sent: %s", icr, what);
+    log_refusal("dom0's interprocessor interrupt %lx is not sent: %s", icr, what);
 }
 
 static void send_nmi(struct cpu *target)

@@ -199,8 +199,8 @@ uint32_t ioapic_window_read(uint64_t address)
         return 0;
     status = hv_ioapic_trapped_read(hypervisor.core, 0, window->address, window->index, &value);
     if (status != HV_OK)
-        log_line(LOG_WARNING, "dom0's read of register %x of the IOAPIC at %lx is refused: %u", window->index,
-                 window->address, (uint32_t)-status);
+        log_refusal("dom0's read of register %x of the IOAPIC at %lx is refused: %u", window->index, window->address,
+                    (uint32_t)-status);
     return value;
 }
 
@@ -237,7 +237,7 @@ void ioapic_window_write(uint64_t address, uint32_t value)
     } else if (offset == WINDOW_DATA) {
         status = hv_ioapic_trapped_write(hypervisor.core, 0, window->address, window->index, value);
         if (status != HV_OK)
-            log_line(LOG_WARNING, "dom0's write of %x to register %x of the IOAPIC at %lx is dropped: %u", value,
-                     window->index, window->address, (uint32_t)-status);
+            log_refusal("dom0's write of %x to register %x of the IOAPIC at %lx is dropped: %u", value, window->index,
+                        window->address, (uint32_t)-status);
     }
 }

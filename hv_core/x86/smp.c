@@ -78,8 +78,7 @@ void cpu_kick(struct cpu *cpu)
 
 void cpu_init(struct cpu *cpu)
 {
-    __atomic_store_n(&cpu->sipi, 0, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&cpu->init, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&cpu->startup, STARTUP_INIT, __ATOMIC_SEQ_CST);
     if (cpu != this_cpu())
         cpu_kick(cpu);
 }
@@ -87,8 +86,12 @@ void cpu_init(struct cpu *cpu)
 /* One may come before the processor has dealt with the INIT; one that waits for none is ignored. */
 void cpu_sipi(struct cpu *cpu, uint8_t vector)
 {
-    if (__atomic_load_n(&cpu->role, __ATOMIC_SEQ_CST) != CPU_WAITING && !__atomic_load_n(&cpu->init, __ATOMIC_SEQ_CST))
-        return;
-    __atomic_store_n(&cpu->sipi, SIPI_LATCHED | vector, __ATOMIC_SEQ_CST);
+    uint32_t startup = __atomic_load_n(&cpu->startup, __ATOMIC_SEQ_CST);
+
+    do {
+        if (__atomic_load_n(&cpu->role, __ATOMIC_SEQ_CST) != CPU_WAITING && !(startup & STARTUP_INIT))
+            return;
+    } while (!__atomic_compare_exchange_n(&cpu->startup, &startup, (startup & STARTUP_INIT) | STARTUP_SIPI | vector,
+                                          false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
     cpu_kick(cpu);
 }
