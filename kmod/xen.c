@@ -81,22 +81,33 @@ static long checked_write(struct hv_apic *apic)
 static long add_device(struct hv_pci_device_add_pxm *add)
 {
 	struct pci_dev *seen = pci_get_domain_bus_and_slot(add->device.seg, add->device.bus, add->device.devfn);
-	long status = HV_NO_DEVICE;
 
-	if (seen)
-		status = HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_ADD, add);
+	if (!seen)
+		return HV_NO_DEVICE;
 	pci_dev_put(seen);
-	return status;
+	return HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_ADD, add);
 }
 
-/* Adding once more changes nothing of a function that is there, and fails for one that is there by half. */
+/* Adding once more, as Linux did, changes nothing of a function that is there, and fails for one that is there by half. */
 static long remove_device(struct hv_pci_device *device)
 {
+	struct pci_dev *seen = pci_get_domain_bus_and_slot(device->seg, device->bus, device->devfn);
 	struct hv_pci_device_add_pxm again = {
 		.device = { .seg = device->seg, .bus = device->bus, .devfn = device->devfn },
 	};
-	long status = add_device(&again);
+	long status;
 
+	if (!seen)
+		return HV_NO_DEVICE;
+	if (seen->is_virtfn) {
+		again.device.flags = HV_PCI_DEV_VIRTFN;
+		again.device.physfn_bus = pci_physfn(seen)->bus->number;
+		again.device.physfn_devfn = pci_physfn(seen)->devfn;
+	} else if (pci_ari_enabled(seen->bus) && PCI_SLOT(seen->devfn)) {
+		again.device.flags = HV_PCI_DEV_EXTFN;
+	}
+	pci_dev_put(seen);
+	status = HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_ADD, &again);
 	return status ? status : HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_REMOVE, device);
 }
 
