@@ -345,10 +345,18 @@ def _size(type: type[Record]) -> int:
 
 def words(command: Physdev | Op, argument: Record) -> str:
     """A call in words: ``apic_write(apic_physbase=0xfec00000, reg=0x10, value=0x0)``."""
-    fields = ", ".join(
-        f"{name}={value:#x}" for name in argument.__struct_fields__ if isinstance(value := getattr(argument, name), int)
-    )
-    return f"{command.name.lower()}({fields})"
+    return f"{command.name.lower()}({', '.join(_fields(argument))})"
+
+
+def _fields(argument: Record) -> Iterator[str]:
+    for name in argument.__struct_fields__:
+        value = getattr(argument, name)
+        if isinstance(value, abi.Header) or name.startswith(("padding", "zero")):
+            continue
+        if isinstance(value, Record):
+            yield from _fields(value)
+        else:
+            yield f"{name}={value:#x}"
 
 
 def _some(number: int) -> int | None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dom0kit import abi
 from dom0kit.abi import Physdev, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.core_library import CoreLibrary, IoapicModel, ModelMachine
-from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
+from dom0kit.hypercall.interface import HypercallRefused, Hypervisor, words
 from dom0kit.hypercall.trace import BadTrace, TraceWriter, read_trace, replay
 from tests.hv_core.machines import FIRST, cpu, ioapic, machine, madt
 from tests.hypercall.fake_xen import FakeXen, opened
@@ -44,6 +45,9 @@ def test_lines_are_for_people_too(tmp_path: Path) -> None:
         assert len(lines) == 3, "each is written at once, a refused one too"
     assert lines[0] == {"trace": 1, "backend": "library", "fingerprint": "ab"}
     assert lines[1]["seconds"] <= lines[2]["seconds"]
+    device = abi.PciDeviceAdd(seg=1, bus=2, devfn=3, flags=0)
+    call = words(Physdev.PCI_DEVICE_ADD, abi.PciDeviceAddPxm(device=device))
+    assert call.startswith("pci_device_add(seg=0x1, bus=0x2, devfn=0x3, flags=0x0,")
     del lines[1]["seconds"], lines[2]["seconds"]
     base = "0000c0fe00000000"
     assert lines[1] == {
@@ -167,7 +171,7 @@ def test_a_line_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "sentence"),
     [
         ("", "line 1 is not"),
         ("{}\n", "line 1 is not"),
@@ -191,9 +195,9 @@ def test_a_line_cut_off_is_left_out(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_trace_is_told(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_no_trace_is_told(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "trace").write_text(text)
-    with pytest.raises(BadTrace, match=words):
+    with pytest.raises(BadTrace, match=sentence):
         read_trace(tmp_path / "trace")
 
 
