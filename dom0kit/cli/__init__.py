@@ -79,6 +79,29 @@ def _import_lightly() -> None:
 
 
 def _run(given: list[str]) -> int:
+    """One command line; with --trace-hypercalls FILE anywhere in it, whatever hypervisors it opens are traced."""
+    if TRACE not in given:
+        return _run_verb(given)
+    at = given.index(TRACE)
+    if len(given) == at + 1:
+        raise UsageError(f"{TRACE} needs a file to write (dom0kit --help)")
+    _import_lightly()
+    from dom0kit.hypercall.interface import Hypervisor
+    from dom0kit.hypercall.trace import TraceWriter
+
+    try:
+        trace = TraceWriter(given[at + 1])
+    except OSError as error:
+        raise Unusable(f"{TRACE}: {given[at + 1]} cannot be written: {error.strerror}") from error
+    with trace:
+        Hypervisor.listener = trace
+        try:
+            return _run_verb(given[:at] + given[at + 2 :])
+        finally:
+            Hypervisor.listener = None
+
+
+def _run_verb(given: list[str]) -> int:
     if not given:
         raise UsageError("which verb? (dom0kit --help lists them)")
     verb, *rest = given
@@ -124,6 +147,7 @@ def _help() -> str:
     return (
         "usage: dom0kit VERB [ARGS]       (dom0kit VERB --help: what it takes)\n\n"
         f"{verbs}\n\n"
+        f"{TRACE} FILE, with any verb: every hypercall as a line of JSON (dom0kit hv replay)\n\n"
         "Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable.\n"
     )
 

@@ -156,18 +156,20 @@ def _replay(arguments: list[str]) -> int:
     from dom0kit.simulation import booted
 
     try:
-        trace = read_trace(options.trace)
+        calls = read_trace(options.trace)
     except BadTrace as error:
         raise Unusable(str(error)) from error
     except OSError as error:
         raise Unusable(f"{options.trace} cannot be read: {error.strerror}") from error
     source, platform = _observed(options)
     with _unusable_model(source):
-        machine = booted(platform, source.tables(), Mode[options.mode.upper()], told=trace.header.backend == "xen")
-    done = list(replay(trace.calls, machine.domain(0)))
+        machine = booted(
+            platform, source.tables(), Mode[options.mode.upper()], told=any(call.backend == "xen" for call in calls)
+        )
+    done = list(replay(calls, machine.domain(0)))
     other = [step for step in done if not step.agrees]
     rows = [(step.then.call, f"{step.then.status} then", f"{step.status.name} now") for step in other]
-    title = f"{count(len(done), 'call')} of {trace.header.backend}, {len(other)} answered otherwise by the core"
+    title = f"{count(len(done), 'call')}, {len(other)} answered otherwise by the core"
     show([line(title), *columns(rows)], [])
     return FOUND if other else FINE
 

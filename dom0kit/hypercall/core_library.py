@@ -259,6 +259,8 @@ class ModelMachine:
 class CoreLibrary(Hypervisor):
     """The core of a modelled machine, as one of its domains sees it."""
 
+    name = "library"
+
     def __init__(self, machine: ModelMachine, number: int = 0) -> None:
         self.machine = machine
         self.number = number

@@ -106,8 +106,8 @@ _REPORTS: Final = {
 class Listener(Protocol):
     """Is told of each hypercall twice, for not every machine survives every call."""
 
-    def asked(self, number: int, command: int, argument: bytes) -> None:
-        """Before it is made."""
+    def asked(self, backend: str, number: int, command: int, argument: bytes) -> None:
+        """Before it is made; `backend` is the hypervisor's `name`."""
 
     def answered(self, status: Status, answer: bytes) -> None:
         """After it was made; `answer` is the argument as it came back."""
@@ -116,8 +116,10 @@ class Listener(Protocol):
 class Hypervisor(abc.ABC):
     """A hypervisor, or the core itself, as one domain sees it."""
 
+    name: str = "hypervisor"
+    """``xen``, ``loopback``, ``hv_core``, ``library``."""
     listener: Listener | None = None
-    """Told of every call that a method makes (`dom0kit.hypercall.trace`)."""
+    """Told of every call that a method makes (`dom0kit.hypercall.trace`). Set on the class: of every hypervisor's."""
 
     @abc.abstractmethod
     def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
@@ -328,7 +330,7 @@ class Hypervisor(abc.ABC):
         shape = layout(type(argument))
         data = shape.build(argument)
         if self.listener is not None:
-            self.listener.asked(number, command, data)
+            self.listener.asked(self.name, number, command, data)
         status, answer = self.call(number, command, data)
         if self.listener is not None:
             self.listener.answered(status, answer)

@@ -66,6 +66,7 @@ class KernelModule(Hypervisor):
             )
         self.backend: Final = BackendKind(information.backend)
         """What the calls reach."""
+        self.name = self.backend.name.lower()
 
     def close(self) -> None:
         if self._file >= 0:

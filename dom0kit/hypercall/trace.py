@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Every hypercall as a line of JSON, and such lines made again, to another hypervisor or the core library.
 
-    with TraceWriter(path, backend="xen") as trace:
+    with TraceWriter(path) as trace:
         hypervisor.listener = trace
         ...                                             # every call of a method is a line, refused ones too
 
-    for step in replay(read_trace(path).calls, ModelMachine(...).domain()):
+    for step in replay(read_trace(path), ModelMachine(...).domain()):
         step.agrees                                     # answered as it was then
 
 What a backend asks by itself (Xen's version, an IOAPIC's pins, an entry after a write) is not among the lines.
@@ -39,12 +39,8 @@ class BadTrace(ValueError):
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line."""
 
-    trace: int = FORMAT
+    trace: int
     """Version of this form."""
-    backend: str
-    """Who answered: ``xen``, ``hv_core``, ``loopback``, ``library``."""
-    fingerprint: str = ""
-    """Of the machine, where it is known."""
 
 
 class TracedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +48,8 @@ class TracedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     seconds: float
     """Since the trace began."""
+    backend: str
+    """Who was asked: ``xen``, ``hv_core``, ``loopback``, ``library``."""
     number: int
     """Of the hypercall."""
     command: int
@@ -69,13 +67,6 @@ class TracedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.argument if self.answer is None else self.answer
 
 
-class Trace(msgspec.Struct, frozen=True):
-    """A whole trace."""
-
-    header: TraceHeader
-    calls: tuple[TracedCall, ...]
-
-
 class TraceWriter:
     """A `Hypervisor.listener` that writes each call to a file, the answer behind the question. Close it, or use it in
     ``with``.
@@ -83,11 +74,11 @@ class TraceWriter:
     What is asked is written before the call is made: where the machine died of it, the last line, cut off, names it.
     """
 
-    def __init__(self, path: Path | str, *, backend: str, fingerprint: str = "") -> None:
+    def __init__(self, path: Path | str) -> None:
         """OSError where the file cannot be written."""
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed by `close`
         self._began = time.monotonic()
-        self._file.write(msgspec.json.encode(TraceHeader(backend=backend, fingerprint=fingerprint)) + b"\n")
+        self._file.write(msgspec.json.encode(TraceHeader(trace=FORMAT)) + b"\n")
 
     def close(self) -> None:
         self._file.close()
@@ -98,10 +89,11 @@ class TraceWriter:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def asked(self, number: int, command: int, argument: bytes) -> None:
+    def asked(self, backend: str, number: int, command: int, argument: bytes) -> None:
         self._argument = argument
         self._call = TracedCall(
             seconds=round(time.monotonic() - self._began, 6),
+            backend=backend,
             number=number,
             command=command,
             call=_described(number, command, argument),
@@ -116,8 +108,8 @@ class TraceWriter:
         self._file.write(msgspec.json.encode(whole)[len(msgspec.json.encode(self._call)) - 1 :] + b"\n")
 
 
-def read_trace(path: Path | str) -> Trace:
-    """A trace from its file. BadTrace where a line is none; OSError where it cannot be read.
+def read_trace(path: Path | str) -> tuple[TracedCall, ...]:
+    """The calls of a trace from its file. BadTrace where a line is none; OSError where it cannot be read.
 
     A last line that was cut off, as when the machine died, is left out.
     """
@@ -126,10 +118,10 @@ def read_trace(path: Path | str) -> Trace:
     if len(data) > MAX_BYTES:
         raise BadTrace(f"{path}: more than {MAX_BYTES >> 20} MiB")
     lines = data.split(b"\n")[:-1]
-    header = _line(path, 1, lines[0] if lines else b"", TraceHeader)
+    header: TraceHeader = _line(path, 1, lines[0] if lines else b"", TraceHeader)
     if header.trace != FORMAT:
         raise BadTrace(f"{path}: version {header.trace} of the form; this program reads {FORMAT}")
-    return Trace(header, tuple(_call(path, number, line) for number, line in enumerate(lines[1:], 2)))
+    return tuple(_call(path, number, line) for number, line in enumerate(lines[1:], 2))
 
 
 def _call(path: Path | str, number: int, line: bytes) -> TracedCall:

@@ -152,6 +152,8 @@ class Xen(Hypervisor):
     where `ioapics` are given. dom0kit.ko has shared_info, too.
     """
 
+    name = "xen"
+
     def __init__(
         self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] = (), functions: Path = FUNCTIONS
     ) -> None:

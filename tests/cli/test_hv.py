@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import sys
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.address import Sbdf
 from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
+from dom0kit.hypercall.trace import read_trace
 from dom0kit.serial import decode
 from dom0kit.simulation import Simulation
 from tests.hv_core.machines import FIRST, SECOND, cpu, ioapic, madt
@@ -133,17 +135,34 @@ def test_without_xen(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_trace_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    header = '{"trace":1,"backend":"%s","fingerprint":""}\n'
+    header = '{"trace":1}\n'
     function = Sbdf(0, 0, 2, 0)
-    msi = '{"seconds":0,"number":33,"command":13,"call":"map","argument":"%s","status":"OK"}\n'
+    msi = '{"seconds":0,"backend":"%s","number":33,"command":13,"call":"map","argument":"%s","status":"OK"}\n'
     argument = struct.pack("<HHiiiiiiIQ", 0x7FF0, 0, 3, -1, -1, 0, function.devfn, 0, 0, 0xF0000000).hex()
     trace = tmp_path / "trace"
-    trace.write_text(header % "xen" + msi % argument)
+    trace.write_text(header + msi % ("xen", argument))
     assert main(["hv", "replay", str(trace), "--from", Q35]) == FINE
-    assert "1 call of xen, 0 answered otherwise" in capsys.readouterr().out
-    trace.write_text(header % "hv_core" + msi % argument)
+    assert "1 call, 0 answered otherwise" in capsys.readouterr().out
+    trace.write_text(header + msi % ("hv_core", argument))
     assert main(["hv", "replay", str(trace), "--from", Q35]) == FOUND, "nobody has told this core of the function"
     assert "OK then" in capsys.readouterr().out
     trace.write_text("nonsense\n")
     assert main(["hv", "replay", str(trace), "--from", Q35]) == UNUSABLE
     assert main(["hv", "replay", str(tmp_path / "none"), "--from", Q35]) == UNUSABLE
+
+
+def test_hypercalls_are_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace"
+    assert main(["hv", "simulate", "--trace-hypercalls", str(trace), "--from", Q35]) == FINE
+    told = re.search(r"calls +(\d+) hypercalls", capsys.readouterr().out)
+    calls = read_trace(trace)
+    assert told is not None
+    assert len(calls) > int(told[1]) > 50, "and those that ask what the core has in the end"
+    assert {call.backend for call in calls} == {"library"}
+    assert main(["hv", "replay", str(trace), "--from", Q35]) == FINE
+    before = trace.read_bytes()
+    assert main(["hv", "simulate", "--from", Q35]) == FINE
+    assert trace.read_bytes() == before, "the next command line is not traced"
+    assert main(["hv", "simulate", "--from", Q35, "--trace-hypercalls"]) == USAGE
+    assert main(["hv", "simulate", "--from", Q35, "--trace-hypercalls", str(tmp_path)]) == UNUSABLE
+    assert "cannot be written" in capsys.readouterr().err
