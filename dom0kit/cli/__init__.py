@@ -23,6 +23,8 @@ VERBS = {
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 
+TRACE = "--trace-hypercalls"
+
 FINE, FOUND, USAGE, UNUSABLE, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
 
 
