@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dom0kit.cli.text.layout import Cell
-    from dom0kit.hypercall.kernel_module import KernelModule
     from dom0kit.hypercall.shared_info import SharedIoapicEntry
     from dom0kit.ioapic.redirection import RedirectionEntry
 
@@ -29,13 +28,13 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="also masked entries without a vector")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     options = parser.parse_args(arguments[1:])
+    from dom0kit.cli.hardware import redirection_entries
     from dom0kit.cli.module import opened
 
     with opened() as module:
-        ioapics = module.shared_info().ioapics
-        entries = [(ioapic, _entries(module, ioapic, hardware=options.hardware)) for ioapic in ioapics]
+        entries = redirection_entries(module, hardware=options.hardware)
         whose = "the hardware" if options.hardware else f"dom0's view, backend {module.backend.name.lower()}"
-    if not ioapics:
+    if not entries:
         raise Unusable("the hypervisor knows no IOAPIC (dom0kit hv info shows what it reports)")
     if options.format == "json":
         from dom0kit.serial import encode
@@ -56,35 +55,6 @@ def run(arguments: list[str]) -> int:
     ]
     show([line("redirection entries: ", (whose, "bold"))], sections)
     return FINE
-
-
-def _entries(
-    module: KernelModule, ioapic: SharedIoapicEntry, *, hardware: bool
-) -> list[tuple[int, int, RedirectionEntry]]:
-    """(pin, 64 bits, decoded) of every pin. Unusable where they cannot be read."""
-    from dom0kit.abi import Format
-    from dom0kit.hypercall.interface import HypercallRefused
-    from dom0kit.ioapic.redirection import EntryFormat, decode
-
-    format = {
-        # Bit 48 of each entry tells; without a remapper it is clear.
-        Format.COMPATIBILITY: EntryFormat.VTD,
-        Format.EXTENDED_DESTINATION: EntryFormat.EXTENDED_DESTINATION,
-        Format.VTD: EntryFormat.VTD,
-        Format.AMD_VI: EntryFormat.AMD_VI,
-    }[ioapic.format]
-    try:
-        if hardware:
-            words = module.read_hardware(ioapic.address).entries
-        else:
-            words = tuple(
-                module.apic_read(ioapic.address, 0x10 + 2 * pin)
-                | module.apic_read(ioapic.address, 0x11 + 2 * pin) << 32
-                for pin in range(ioapic.pins)
-            )
-    except (HypercallRefused, OSError) as error:
-        raise Unusable(f"the IOAPIC at {ioapic.address:#x} cannot be read: {error}") from error
-    return [(pin, word, decode(word, format)) for pin, word in enumerate(words)]
 
 
 def _row(ioapic: SharedIoapicEntry, pin: int, raw: int, entry: RedirectionEntry) -> Sequence[Cell]:

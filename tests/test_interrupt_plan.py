@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MIT
+"""Plans for interrupts: laws of every plan, and what the core makes of them over made and recorded machines."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dom0kit import serial
+from dom0kit.abi import InterruptFlag, Kind, Mode
+from dom0kit.address import DeliveryMode, Polarity, Sbdf, Trigger
+from dom0kit.hypercall.apply import apply, roll_back
+from dom0kit.hypercall.core_library import ModelMachine
+from dom0kit.hypercall.effects import World
+from dom0kit.hypercall.journal import Journals
+from dom0kit.hypercall.linux import Linux
+from dom0kit.interrupt_plan import InterruptPlan, Wishes, plan_interrupts
+from dom0kit.interrupts import routing_table
+from dom0kit.ioapic.redirection import EntryFormat, decode
+from dom0kit.msi.messages import MessageFormat
+from dom0kit.msi.messages import decode as decode_message
+from dom0kit.observation import observe
+from dom0kit.plan import (
+    AnyOperation,
+    Backend,
+    Dialect,
+    DriverIs,
+    GsiUnused,
+    IoapicAdd,
+    MapGsi,
+    MapMsi,
+    MapMsix,
+    ModeIs,
+    PciDeviceAdd,
+    PciMmcfgReserved,
+    Plan,
+    SetAffinity,
+    SetLinuxAffinity,
+    SetupGsi,
+    WriteEntry,
+    WriteMsi,
+    WriteMsixEntry,
+)
+from dom0kit.platform import Platform
+from dom0kit.simulation import machine_of
+from dom0kit.source.interface import RawTable
+from dom0kit.source.recognise import combine, open_source
+from dom0kit.vectors import Policy, cpus_of
+from tests.corpus import CORPUS, acpi_folders, combined, needs_corpus
+from tests.synthetic import Made, machines
+
+SHIPPED = sorted((Path(__file__).parent.parent / "dom0kit" / "recordings").glob("*.d0k"))
+needs_interpreter = pytest.mark.skipif(
+    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
+)
+CORES = (Backend.LIBRARY, Backend.LOOPBACK, Backend.HV_CORE)
+SPOKEN = [
+    *((Dialect.MODERN, backend) for backend in Backend),
+    *((Dialect.CLASSIC_2005, backend) for backend in CORES),
+    (Dialect.CLASSIC_XEN, Backend.XEN),
+]
+POLICIES = st.sampled_from([None, Policy(), Policy.parse("node")])
+
+
+def planned(platform: Platform, wishes: Wishes) -> InterruptPlan:
+    return plan_interrupts(platform, routing_table(platform)[0], wishes)
+
+
+def of(plan: Plan, *kinds: type[AnyOperation]) -> list[AnyOperation]:
+    return [operation for operation in plan.operations if isinstance(operation, kinds)]
+
+
+def functions_of(operation: AnyOperation) -> set[Sbdf]:
+    return {operation.function} if isinstance(operation, MapMsi | MapMsix | WriteMsi | WriteMsixEntry) else set()
+
+
+# --- laws of a plan ---------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(machines(), st.sampled_from(SPOKEN), st.booleans(), POLICIES, st.none() | st.integers(1, 64))
+def test_laws(
+    given_machine: Made, spoken: tuple[Dialect, Backend], intercept: bool, policy: Policy | None, entries: int | None
+) -> None:
+    platform, (dialect, backend) = given_machine.platform, spoken
+    wishes = Wishes(dialect=dialect, backend=backend, intercept=intercept, policy=policy, entries=entries)
+    result = planned(platform, wishes)
+    plan = result.plan
+    assert (plan.dialect, plan.backend, plan.fingerprint) == (dialect, backend, platform.origin.fingerprint)
+    assert serial.decode(serial.encode(plan), Plan) == plan
+    assert planned(platform, wishes) == result, "a function of its arguments"
+    check_order(plan)
+    check_left_alone(platform, result)
+    check_pairs(plan, intercept)
+    check_numbers(platform, plan, entries)
+    if backend is Backend.LINUX:
+        assert all(isinstance(operation, SetLinuxAffinity) for operation in plan.operations)
+    if backend in (Backend.XEN, Backend.LIBRARY):
+        assert not of(plan, SetLinuxAffinity)
+    if policy is None:
+        assert not of(plan, SetAffinity, SetLinuxAffinity)
+    if backend is not Backend.HV_CORE:
+        assert not of(plan, WriteMsi, WriteMsixEntry), "a device's registers are written on hv_core alone"
+    assert (ModeIs(intercept=intercept) in plan.facts) == backend.is_core
+
+
+def check_order(plan: Plan) -> None:
+    """Linux's: ECAM ranges, functions (physical ones first), GSIs mapped right before they are set up, messages."""
+    order = {IoapicAdd: 0, PciMmcfgReserved: 1, PciDeviceAdd: 2, MapGsi: 3, SetupGsi: 3, WriteEntry: 3, SetAffinity: 3}
+    steps = [order.get(type(operation), 4) for operation in plan.operations if not isinstance(operation, SetAffinity)]
+    assert steps == sorted(steps)
+    known: set[Sbdf] = set()
+    for operation in plan.operations:
+        if isinstance(operation, PciDeviceAdd):
+            assert operation.physical is None or operation.physical in known
+            assert operation.function not in known
+            known.add(operation.function)
+        elif plan.backend is not Backend.LINUX:
+            assert functions_of(operation) <= known
+    for before, operation in zip((None, *plan.operations), plan.operations, strict=False):
+        if isinstance(operation, SetupGsi):
+            assert isinstance(before, MapGsi)
+            assert before.gsi == before.pirq == operation.gsi
+
+
+def check_left_alone(platform: Platform, result: InterruptPlan) -> None:
+    """What a driver of dom0 has is not touched; everything else of the routing table is in the plan, or said."""
+    plan = result.plan
+    table = routing_table(platform)[0]
+    gsis: list[int] = [operation.gsi for operation in plan.operations if isinstance(operation, SetupGsi)]
+    bases = {ioapic.address: ioapic.gsi_base for ioapic in platform.ioapics}
+    gsis += [bases[each.ioapic] + each.pin for each in plan.operations if isinstance(each, WriteEntry)]
+    assert len(set(gsis)) == len(gsis)
+    left = {each.what for each in result.left}
+    for line in table.lines:
+        named = f"GSI {line.gsi}" in left
+        if plan.backend is Backend.LINUX:
+            assert line.gsi not in gsis
+            continue
+        assert (line.gsi in gsis) is not named
+        if line.requested_by or line.ioapic_pin is None:
+            assert named
+        elif not named and plan.backend is not Backend.LIBRARY:
+            assert GsiUnused(gsi=line.gsi) in plan.facts
+    free = {each.sbdf for each in platform.functions if each.driver is None}
+    for operation in plan.operations:
+        assert functions_of(operation) <= free
+        for function in functions_of(operation) if plan.backend is not Backend.LIBRARY else ():
+            assert DriverIs(function=function, driver=None) in plan.facts
+
+
+def check_pairs(plan: Plan, intercept: bool) -> None:
+    """Invariant 2, where the plan itself chooses: no two of a (processor, vector) pair, and nothing but fixed."""
+    found: list[tuple[int | None, int | None]] = []
+    for operation in plan.operations:
+        if isinstance(operation, WriteEntry) and plan.dialect is Dialect.CLASSIC_2005:
+            entry = decode(operation.entry, EntryFormat.COMPATIBILITY)
+            assert entry.masked
+            assert (entry.delivery_mode, entry.logical, entry.reserved) == (DeliveryMode.FIXED, False, 0)
+            found.append((entry.destination, entry.vector))
+        elif isinstance(operation, MapMsi | MapMsix):
+            chosen = plan.backend is not Backend.XEN and not intercept
+            assert (operation.message is not None) == chosen
+            if operation.message is not None:
+                message = decode_message(*astuple(operation.message), MessageFormat.COMPATIBILITY)
+                count = operation.count if isinstance(operation, MapMsi) else 1
+                assert (message.vector or 0) % count == 0
+                found += ((message.destination, (message.vector or 0) + number) for number in range(count))
+    assert len(set(found)) == len(found)
+    assert all(vector is not None and 0x20 <= vector <= 0xEF and vector != 0x80 for _, vector in found)
+
+
+def astuple(message: object) -> tuple[int, int]:
+    return message.address, message.data  # type: ignore[attr-defined]
+
+
+def check_numbers(platform: Platform, plan: Plan, entries: int | None) -> None:
+    """No function has both kinds, or more messages than it has or was asked for; MSI-X entries from 0 on."""
+    states = {state.sbdf: state for state in platform.msi}
+    tables: dict[Sbdf, list[int]] = {}
+    for operation in plan.operations:
+        if isinstance(operation, MapMsix):
+            state = states[operation.function]
+            assert state.msix is not None
+            assert operation.table == (state.msix.table_address or 0) - (
+                state.msix.table_offset if plan.backend is Backend.XEN else 0
+            )
+            tables.setdefault(operation.function, []).append(operation.entry)
+        elif isinstance(operation, MapMsi):
+            state = states[operation.function]
+            assert state.msix is None
+            assert state.msi is not None
+            assert operation.count <= min(state.msi.vectors_capable, entries or 1)
+    most = len(cpus_of(platform)) if entries is None else entries
+    for function, found in tables.items():
+        vectors = states[function].msix
+        assert vectors is not None
+        assert found == list(range(len(found)))
+        assert len(found) <= min(vectors.vectors, most)
+
+
+# --- what the core makes of it ----------------------------------------------------------------------------------------
+
+
+def carried_out(
+    platform: Platform, tables: tuple[RawTable, ...], wishes: Wishes
+) -> Iterator[tuple[ModelMachine, Plan]]:
+    """The plan's machine, with the plan applied to it; then rolled back, and as before."""
+    mode = Mode.INTERCEPT if wishes.intercept else Mode.DIRECT
+    machine = machine_of(platform, tables, mode)
+    plan = planned(platform, wishes).plan
+    core = machine.domain(0)
+
+    def state() -> tuple[object, ...]:
+        told = core.information()
+        entries = [
+            core.apic_read(ioapic.address, register)
+            for ioapic in core.shared_info().ioapics
+            for register in range(0x10, 0x10 + 2 * ioapic.pins)
+        ]
+        return list(core.interrupts()), told.functions, told.messages, entries
+
+    before = state()
+    with tempfile.TemporaryDirectory() as folder, Journals(f"{folder}/journals") as journals:
+
+        def world(backend: Backend) -> World:
+            return World(backend, core, Linux(folder))
+
+        apply(plan, world(plan.backend), journals, fingerprint=plan.fingerprint, boot="a boot")
+        yield machine, plan
+        roll_back(journals, world, boot="a boot")
+    assert state() == before, "invariant 5: rolled back, the state is as it was"
+
+
+def check_carried_out(platform: Platform, tables: tuple[RawTable, ...], wishes: Wishes) -> None:
+    """Everything of the plan is there, no vector twice, signals as routed; and it goes back."""
+    for machine, plan in carried_out(platform, tables, wishes):
+        interrupts = list(machine.domain(0).interrupts())
+        pairs = [(each.cpu, each.vector) for each in interrupts if each.vector is not None]
+        assert len(set(pairs)) == len(pairs), "invariant 2"
+        lines = {each.gsi: each for each in interrupts if each.kind is Kind.GSI}
+        table = {line.gsi: line for line in routing_table(platform)[0].lines}
+        for operation in plan.operations:
+            if isinstance(operation, SetupGsi):
+                line, wanted = lines[operation.gsi], table[operation.gsi]
+                assert line.pirq == operation.gsi
+                assert (InterruptFlag.LEVEL in line.flags) == (wanted.trigger is not Trigger.EDGE)
+                assert (InterruptFlag.ACTIVE_LOW in line.flags) == (wanted.polarity is not Polarity.HIGH)
+                assert InterruptFlag.MASKED in line.flags
+            elif isinstance(operation, WriteEntry):
+                low = machine.domain(0).apic_read(operation.ioapic, 0x10 + 2 * operation.pin)
+                assert low == operation.entry & 0xFFFFFFFF
+        messages = {(each.function, each.entry) for each in interrupts if each.kind is not Kind.GSI}
+        mapped = {
+            (operation.function, entry)
+            for operation in plan.operations
+            if isinstance(operation, MapMsi | MapMsix)
+            for entry in ([operation.entry] if isinstance(operation, MapMsix) else range(operation.count))
+        }
+        assert messages == mapped
+        moved: dict[object, int] = {each.irq: each.cpu for each in plan.operations if isinstance(each, SetAffinity)}
+        for gsi, line in lines.items():
+            assert gsi not in moved or line.cpu == moved[gsi]
+
+
+@settings(deadline=None, max_examples=25)
+@given(machines(max_devices=8), st.sampled_from([Dialect.MODERN, Dialect.CLASSIC_2005]), st.booleans(), POLICIES,
+       st.sampled_from([None, 1, 4, 64]))  # fmt: skip
+def test_the_core_carries_it_out(
+    given_machine: Made, dialect: Dialect, intercept: bool, policy: Policy | None, entries: int | None
+) -> None:
+    wishes = Wishes(dialect=dialect, backend=Backend.LIBRARY, intercept=intercept, policy=policy, entries=entries)
+    check_carried_out(given_machine.platform, given_machine.tables, wishes)
+
+
+def check_pins_arrive(platform: Platform, tables: tuple[RawTable, ...], dialect: Dialect) -> None:
+    """Every function's pin, raised at the IOAPIC's pin that the routing says, arrives as the GSI that it says."""
+    machine = machine_of(platform, tables)
+    core = machine.domain(0)
+    plan = planned(platform, Wishes(dialect=dialect, backend=Backend.LIBRARY)).plan
+    with tempfile.TemporaryDirectory() as folder, Journals(f"{folder}/journals") as journals:
+        world = World(plan.backend, core, Linux(folder))
+        apply(plan, world, journals, fingerprint=plan.fingerprint, boot="a boot")
+    addresses = {ioapic.id: ioapic.address for ioapic in reversed(platform.ioapics)}
+    prepared: set[int] = {operation.gsi for operation in plan.operations if isinstance(operation, MapGsi)}
+    prepared |= {
+        ioapic.gsi_base + operation.pin
+        for operation in plan.operations
+        if isinstance(operation, WriteEntry)
+        for ioapic in platform.ioapics
+        if ioapic.address == operation.ioapic
+    }
+    vector = 0x31
+    for route in platform.routes:
+        if route.gsi not in prepared or route.ioapic_pin is None:
+            continue
+        address, pin = addresses[route.ioapic_pin.ioapic], route.ioapic_pin.pin
+        # As a driver that requests it: unmasked, with a vector of dom0's own, to a processor that is there.
+        if dialect is Dialect.MODERN:
+            core.apic_write(address, 0x11 + 2 * pin, next(cpu.apic_id for cpu in cpus_of(platform)) << 24)
+        low = core.apic_read(address, 0x10 + 2 * pin) & 0xFF00
+        core.apic_write(address, 0x10 + 2 * pin, low | vector)
+        machine.line(address, pin, True)
+        arrivals = [arrival for cpu in range(len(cpus_of(platform))) if (arrival := machine.take(cpu)) is not None]
+        assert [(arrival.gsi, arrival.guest_vector) for arrival in arrivals] == [(route.gsi, vector)]
+        machine.line(address, pin, False)
+        for cpu in range(len(cpus_of(platform))):
+            machine.end(cpu)
+        core.eoi(route.gsi)
+
+
+@settings(deadline=None, max_examples=20)
+@given(machines(max_devices=8), st.sampled_from([Dialect.MODERN, Dialect.CLASSIC_2005]))
+def test_every_pin_arrives_where_the_routing_says(given_machine: Made, dialect: Dialect) -> None:
+    assume(all(cpu.apic_id < 0xFF for cpu in cpus_of(given_machine.platform)))  # others need a remapper
+    check_pins_arrive(given_machine.platform, given_machine.tables, dialect)
+
+
+# --- recorded machines ------------------------------------------------------------------------------------------------
+
+
+def check_everywhere(platform: Platform, tables: tuple[RawTable, ...]) -> None:
+    """The laws for every dialect and backend; the core carries out the plans for it."""
+    for dialect, backend in SPOKEN:
+        for intercept in (False, True):
+            result = planned(platform, Wishes(dialect=dialect, backend=backend, intercept=intercept))
+            check_order(result.plan)
+            check_left_alone(platform, result)
+            check_pairs(result.plan, intercept)
+            check_numbers(platform, result.plan, None)
+    check_carried_out(platform, tables, Wishes(backend=Backend.LIBRARY))
+    check_carried_out(platform, tables, Wishes(dialect=Dialect.CLASSIC_2005, backend=Backend.LIBRARY, intercept=False))
+    check_pins_arrive(platform, tables, Dialect.MODERN)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("name", [path.stem for path in SHIPPED])
+def test_shipped_machines(name: str) -> None:
+    source = open_source(next(str(path) for path in SHIPPED if path.stem == name))
+    check_everywhere(observe(source), tuple(source.tables()))
+
+
+@needs_corpus
+@needs_interpreter
+@pytest.mark.slow
+@pytest.mark.parametrize("name", combined())
+def test_recorded_machines(name: str) -> None:
+    source = combine(acpi=CORPUS / "acpi" / name, pci=CORPUS / "pci" / f"{name}.lspci")
+    check_everywhere(observe(source), tuple(source.tables()))
+
+
+@needs_corpus
+@pytest.mark.slow
+def test_recorded_tables() -> None:
+    """Machines of which the tables alone are recorded: the SCI and the overrides."""
+    planned_for = 0
+    for folder in acpi_folders():
+        if folder.name in combined():
+            continue
+        source = open_source(str(folder))
+        platform = observe(source, aml=False)
+        if not cpus_of(platform):
+            continue
+        planned_for += 1
+        result = planned(platform, Wishes(backend=Backend.LIBRARY))
+        check_order(result.plan)
+        check_left_alone(platform, result)
+        if any(isinstance(operation, MapGsi) for operation in result.plan.operations):
+            check_carried_out(platform, tuple(source.tables()), Wishes(backend=Backend.LIBRARY))
+    assert planned_for > 100
