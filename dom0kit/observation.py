@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from dom0kit.acpi.namespace import Namespace
     from dom0kit.acpi.tables import Header, Table
     from dom0kit.finding import Finding
+    from dom0kit.pci.function import Function
     from dom0kit.platform import Machine, Platform
 
 Progress = Callable[[str], None]
 """Told what is being done now, in a few words."""
+
+Decode = Callable[[RawFunction], "tuple[Function, Sequence[Finding]]"]
+"""What `dom0kit.pci.config_space.decode_function` does."""
 
 T = TypeVar("T")
 F = TypeVar("F", "Table", "Namespace")
@@ -37,6 +41,8 @@ def observe(
     aml: bool = True,
     kernel_aml: Evaluate | None = None,
     only: Part | str | None = None,
+    namespace: Namespace | None = None,
+    decode: Decode | None = None,
     progress: Progress = lambda text: None,
 ) -> Platform:
     """Everything that `source` tells, or the part `only` of it; a part alone has the same facts as in the whole.
@@ -44,13 +50,14 @@ def observe(
     Never raises for what the machine is like. Without `aml` no child process is started, and what only the namespace
     knows is missing. With `kernel_aml`, the interpreter of the kernel on this very machine, its values count, and where
     the offline interpreter has another is a finding. ValueError for a part that there is not. The same source gives an
-    equal Platform every time.
+    equal Platform every time. Who knows already what AML says of these tables and functions gives the `namespace`, and
+    who remembers decoded functions his own `decode`.
     """
     parts = frozenset(Part) if only is None else frozenset((Part(only),))
     progress("reading")
     raw_tables, raw_functions = source.tables(), tuple(source.functions())
     interpretation = None
-    if aml and raw_tables and parts != {Part.PCI}:
+    if aml and namespace is None and raw_tables and parts != {Part.PCI}:
         interpretation = _Interpretation(raw_tables, raw_functions, kernel_aml)
 
     from dom0kit import memory, processors, xen
@@ -79,7 +86,7 @@ def observe(
     progress("decoding")
     tables = tuple(noted(_apart(decode_table(raw))) for raw in raw_tables)
     if parts & {Part.PCI, Part.INTERRUPTS}:
-        functions = tuple(noted(decode_function(raw)) for raw in raw_functions)
+        functions = tuple(noted((decode or decode_function)(raw)) for raw in raw_functions)
         tree = noted(topology.build(functions))
         facts |= {"functions": functions, "topology": tree}
     if Part.PCI in parts:
@@ -90,10 +97,10 @@ def observe(
         findings += isolation.compare(groups, functions)
         facts |= {"resets": noted(resets(functions, tree)), "groups": groups, "iommu": remapping}
 
-    namespace = Namespace()
     if interpretation is not None:
         progress("interpreting AML")
-        namespace = noted(_apart(interpretation.result()))
+        namespace = interpretation.result()
+    namespace = noted(_apart(namespace or Namespace()))
     if Part.ACPI in parts:
         findings += cross_findings(tables)
         facts |= {"tables": tables, "namespace": namespace if namespace.interpreter else None}

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -244,7 +244,18 @@ class TreeSource:
             if data is not None:
                 yield RawTable(name, data, dynamic)
 
-    def functions(self) -> Iterator[RawFunction]:
+    def functions(self, only: Container[Sbdf] | None = None) -> Iterator[RawFunction]:
+        """`only`: the others are not read."""
+        states: dict[str, str | None] = {}
+        for address, name in self._addresses():
+            if only is None or address in only:
+                yield self._function(address, name, states)
+
+    def addresses(self) -> Sequence[Sbdf]:
+        """Where functions are, ascending: by their names alone, none of them is read."""
+        return [address for address, _ in self._addresses()]
+
+    def _addresses(self) -> Sequence[tuple[Sbdf, str]]:
         addresses: dict[Sbdf, str] = {}
         names = self._tree.names(self._folder)
         if len(names) > MAX_FUNCTIONS:
@@ -257,9 +268,7 @@ class TreeSource:
             if addresses.setdefault(address, name) != name and address not in self._twice:
                 self._twice.add(address)
                 self._findings.add(DUPLICATE, f"pci:{address}", f"{addresses[address]!r} and {name!r} are one function")
-        states: dict[str, str | None] = {}
-        for address in sorted(addresses):
-            yield self._function(address, addresses[address], states)
+        return sorted(addresses.items())
 
     def _function(self, address: Sbdf, name: str, states: dict[str, str | None]) -> RawFunction:
         folder = f"{self._folder}/{name}"
