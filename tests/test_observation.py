@@ -347,7 +347,7 @@ def test_each_step_is_announced() -> None:
 
 @needs_interpreter
 def test_a_bug_in_the_interpretation_is_raised_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(launch: object) -> None:
+    def broken(*launched: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(aml, "interpret_launched", broken)
