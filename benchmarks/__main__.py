@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from benchmarks import hv_core, module
+from benchmarks import hv_core, module, planning
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.acpi import aml_launch
@@ -181,8 +181,8 @@ def main() -> None:
             for row in benchmark:
                 print("  ".join(row.cells()), flush=True)
                 rows.append(row)
-    core, under_xen = hv_core.section(runs), module.section()
-    print(core, under_xen, sep="\n")
+    core, plans, under_xen = hv_core.section(runs), planning.section(max(3, runs // 3)), module.section()
+    print(core, plans, under_xen, sep="\n")
     lspci = subprocess.run(["lspci", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.write_text(
         f"""# Benchmarks
@@ -193,6 +193,7 @@ resident set of the process or a child. Python {platform.python_version()}, {lsp
 {"" if _machines() else "The corpus of recorded machines was absent: rows that need it are missing."}
 {_table(rows)}
 {core}
+{plans}
 {under_xen}"""
     )
 
