@@ -44,6 +44,7 @@ from dom0kit.vectors import (
     LAST_APIC_ID,
     Cpu,
     Demand,
+    Grant,
     Limited,
     Policy,
     Strategy,
@@ -121,6 +122,14 @@ def plan_interrupts(platform: Platform, table: RoutingTable, wishes: Wishes) -> 
     return _Planner(platform, table, wishes).made()
 
 
+def plan_messages(platform: Platform, table: RoutingTable, wishes: Wishes, function: Sbdf) -> Plan:
+    """A plan that maps the messages of one function, and on hv_core writes, unmasks and enables them.
+
+    ValueError, with the reason, where there is nothing to map, or it must not be done.
+    """
+    return _Planner(platform, table, wishes).of_function(function)
+
+
 class _Planner:
     def __init__(self, platform: Platform, table: RoutingTable, wishes: Wishes) -> None:
         self._platform = platform
@@ -148,34 +157,68 @@ class _Planner:
 
     def made(self) -> InterruptPlan:
         wishes = self._wishes
-        if wishes.backend.is_core:
-            self._facts.append(ModeIs(intercept=wishes.intercept))
+        self._rely_on_mode()
         if wishes.backend is not Backend.LINUX:
             if wishes.backend.is_core:
                 self._operations += self._ioapics()
             if wishes.dialect is Dialect.MODERN:
-                self._operations += self._machine()
+                self._operations += self._ecam()
+                self._operations += self._adds(self._platform.functions)
+                beyond = sum(function.sbdf.segment > 0xFFFF for function in self._platform.functions)
+                if beyond:
+                    self._left.append(Left(f"{beyond} functions", "hypercalls have no room for their segments"))
             self._lines()
             if wishes.dialect is Dialect.MODERN:
                 self._messages()
             else:
                 self._left.append(Left("MSI and MSI-X", f"{wishes.dialect.value} has no calls for messages"))
         self._move_requested()
-        plan = Plan(
-            title="interrupts",
-            machine=self._platform.origin.name[:1000],
-            fingerprint=self._platform.origin.fingerprint,
-            dialect=wishes.dialect,
-            backend=wishes.backend,
-            facts=tuple(self._facts),
-            operations=tuple(self._operations),
-        )
         return InterruptPlan(
-            plan=plan,
+            plan=self._plan("interrupts"),
             left=tuple(self._left),
             limited=tuple(self._limited),
             findings=tuple(self._findings),
         )
+
+    def of_function(self, sbdf: Sbdf) -> Plan:
+        wishes = self._wishes
+        function = next((each for each in self._platform.functions if each.sbdf == sbdf), None)
+        state = next((each for each in self._platform.msi if each.sbdf == sbdf), None)
+        if function is None:
+            raise ValueError(f"there is no function {sbdf}")
+        if state is None or (state.msi is None and state.msix is None):
+            raise ValueError(f"{sbdf} has neither MSI nor MSI-X")
+        if wishes.backend is Backend.LINUX:
+            raise ValueError("there is no hypervisor to map messages to")
+        if wishes.dialect is not Dialect.MODERN:
+            raise ValueError(f"{wishes.dialect.value} has no calls for messages")
+        why = obstacle(function, state, wishes.backend)
+        if why is not None:
+            raise ValueError(f"{sbdf}: {why}")
+        demand = self._demand(function, state)
+        (grant,) = assign([demand], self._vectors, self._policy.strategy, self._keep)
+        if len(grant.places) < demand.wants:
+            raise ValueError(f"{sbdf}: {demand.wants} vectors are wanted, and {len(grant.places)} can be had")
+        self._rely_on_mode()
+        owner = next((each for each in self._platform.functions if each.sbdf == self._physical(function)), None)
+        self._operations += self._adds([function] if owner is None else [owner, function])
+        self._map(function, state, grant, enable=True)
+        return self._plan(f"messages of {sbdf}")
+
+    def _plan(self, title: str) -> Plan:
+        return Plan(
+            title=title,
+            machine=self._platform.origin.name[:1000],
+            fingerprint=self._platform.origin.fingerprint,
+            dialect=self._wishes.dialect,
+            backend=self._wishes.backend,
+            facts=tuple(self._facts),
+            operations=tuple(self._operations),
+        )
+
+    def _rely_on_mode(self) -> None:
+        if self._wishes.backend.is_core:
+            self._facts.append(ModeIs(intercept=self._wishes.intercept))
 
     # --- processors ---
 
@@ -205,25 +248,30 @@ class _Planner:
                 told.add(ioapic.address)
                 yield IoapicAdd(address=ioapic.address, gsi_base=Gsi(ioapic.gsi_base), why=ioapic.aml_path or "")
 
-    def _machine(self) -> Iterator[AnyOperation]:
+    def _ecam(self) -> Iterator[AnyOperation]:
         for segment, start_bus, end_bus, address in _ecam_ranges(self._platform):
             yield PciMmcfgReserved(address=address, segment=segment, start_bus=start_bus, end_bus=end_bus, why="MCFG")
-        physical = self._platform.topology.physical_function if self._platform.topology is not None else None
+
+    def _adds(self, functions: Iterable[Function]) -> Iterable[AnyOperation]:
+        """Physical functions before virtual ones."""
         by_ari = self._ari_buses()
         adds = [
             PciDeviceAdd(
                 function=function.sbdf,
-                physical=function.physical_function or (physical(function.sbdf) if physical is not None else None),
+                physical=self._physical(function),
                 extended=function.sbdf.device > 0 and (function.sbdf.segment, function.sbdf.bus) in by_ari,
                 pxm=function.numa_node if function.numa_node is not None and function.numa_node >= 0 else None,
             )
-            for function in self._platform.functions
+            for function in functions
             if function.sbdf.segment <= 0xFFFF
         ]
-        yield from sorted(adds, key=lambda add: add.physical is not None)
-        beyond = sum(function.sbdf.segment > 0xFFFF for function in self._platform.functions)
-        if beyond:
-            self._left.append(Left(f"{beyond} functions", "hypercalls have no room for their segments"))
+        return sorted(adds, key=lambda add: add.physical is not None)
+
+    def _physical(self, function: Function) -> Sbdf | None:
+        """The physical function of a virtual one: by the kernel's word, else by SR-IOV capabilities."""
+        if function.physical_function is not None or self._platform.topology is None:
+            return function.physical_function
+        return self._platform.topology.physical_function(function.sbdf)
 
     def _ari_buses(self) -> set[tuple[int, int]]:
         """Segment and number of buses behind a port that forwards by ARI: there a device number is not 0 only because
@@ -306,7 +354,6 @@ class _Planner:
     # --- messages ---
 
     def _messages(self) -> None:
-        wishes = self._wishes
         functions = {function.sbdf: function for function in self._platform.functions}
         candidates: list[tuple[Function, MsiState, Demand]] = []
         for state in self._platform.msi:
@@ -319,25 +366,28 @@ class _Planner:
             else:
                 candidates.append((function, state, self._demand(function, state)))
         grants = assign([demand for _, _, demand in candidates], self._vectors, self._policy.strategy, self._keep)
-        format = MessageFormat.EXTENDED_DESTINATION if wishes.extended_destination else MessageFormat.COMPATIBILITY
         for (function, state, demand), grant in zip(candidates, grants, strict=True):
             if len(grant.places) < demand.wants:
                 limited = Limited(function.sbdf, function.driver, demand.wants, len(grant.places), 0)
                 self._limited.append(limited)
-            if not grant.places:
-                continue
-            if wishes.backend is not Backend.LIBRARY:
-                self._facts += message_facts(function)
-            self._operations += message_operations(
-                function,
-                state,
-                grant.places,
-                backend=wishes.backend,
-                intercept=wishes.intercept,
-                first=len(self._operations),
-                move=self._moves,
-                format=format,
-            )
+            if grant.places:
+                self._map(function, state, grant)
+
+    def _map(self, function: Function, state: MsiState, grant: Grant, *, enable: bool = False) -> None:
+        wishes = self._wishes
+        if wishes.backend is not Backend.LIBRARY:
+            self._facts += message_facts(function)
+        self._operations += message_operations(
+            function,
+            state,
+            grant.places,
+            backend=wishes.backend,
+            intercept=wishes.intercept,
+            first=len(self._operations),
+            move=self._moves,
+            enable=enable,
+            format=MessageFormat.EXTENDED_DESTINATION if wishes.extended_destination else MessageFormat.COMPATIBILITY,
+        )
 
     def _message_reason(self, function: Function, state: MsiState) -> str | None:
         if function.buses is not None:

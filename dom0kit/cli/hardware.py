@@ -55,19 +55,15 @@ def redirection_entries(module: KernelModule, *, hardware: bool) -> Entries:
     return result
 
 
-def live_entries(remarks: list[str]) -> dict[IoapicPin, RedirectionEntry]:
-    """Every redirection entry of this machine; none, and a remark why, where nobody can read them."""
+def live_entries() -> dict[IoapicPin, RedirectionEntry]:
+    """Every redirection entry of this machine. Unusable where nobody can read them."""
     from dom0kit.abi import BackendKind
     from dom0kit.address import IoapicPin
     from dom0kit.cli.module import opened
 
-    try:
-        with opened() as module:
-            # The loopback's view is a model's; beside it the registers are dom0's own.
-            found = redirection_entries(module, hardware=module.backend is BackendKind.LOOPBACK)
-    except Unusable as error:
-        remarks.append(f"vectors of pins are not known: {error}")
-        return {}
+    with opened() as module:
+        # The loopback's view is a model's; beside it the registers are dom0's own.
+        found = redirection_entries(module, hardware=module.backend is BackendKind.LOOPBACK)
     return {IoapicPin(ioapic.id, pin): entry for ioapic, entries in found for pin, _, entry in entries}
 
 

@@ -231,7 +231,11 @@ def _routing(options: argparse.Namespace) -> tuple[Platform, RoutingTable, Seque
     else:
         from dom0kit.cli.hardware import live_entries, live_tables
 
-        entries = live_entries(remarks)
+        entries = {}
+        try:
+            entries = live_entries()
+        except Unusable as error:
+            remarks.append(f"where pins go is not known: {error}")
         table, findings = routing_table(platform, entries=entries, tables=live_tables(platform, remarks))
     if not table.lines and not table.messages:
         raise Unusable(f"{platform.origin.name} shows no interrupt: neither a used GSI nor a function with messages")

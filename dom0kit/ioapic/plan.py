@@ -18,11 +18,13 @@ import msgspec
 
 from dom0kit.address import DeliveryMode, Gsi, IoapicPin, Polarity, Trigger
 from dom0kit.interrupts import Line
-from dom0kit.ioapic.controllers import Ioapic
+from dom0kit.ioapic.controllers import Ioapic, IoapicSet
 from dom0kit.ioapic.redirection import EntryFormat, RedirectionEntry
-from dom0kit.plan import AnyOperation, Dialect, MapGsi, SetAffinity, SetupGsi, WriteEntry
+from dom0kit.plan import AnyOperation, Dialect, MapGsi, Plan, SetAffinity, SetupGsi, WriteEntry
 from dom0kit.vectors import Place
 
+_STATUS_BITS: Final = 1 << 12 | 1 << 14
+"""Delivery status and remote IRR."""
 XEN_PIRQS: Final = 256
 """Xen reads the vector field of GSIs below as their pIRQ."""
 
@@ -164,19 +166,51 @@ def _compare(line: Line | None, entry: RedirectionEntry) -> Iterable[tuple[str, 
         if not entry.masked:
             yield "it should be masked: nobody is known to use it", True
         return
-    signal = []
-    if line.trigger not in (None, entry.trigger):
-        signal.append(f"{line.trigger.value} triggered")
-    if line.polarity not in (None, entry.polarity):
-        signal.append(f"active {line.polarity.value}")
-    if signal:
-        yield f"it should be {' and '.join(signal)}", not entry.masked
+    if signal := _signal(line.trigger, line.polarity, entry):
+        yield signal, not entry.masked
     if line.requested_by and entry.masked:
         yield f"it should not be masked: {', '.join(line.requested_by)} has requested it", False
     if not line.requested_by and not entry.masked:
         yield "it should be masked: no driver has requested it", True
     if not entry.masked and entry.vector is not None and entry.vector < 0x20:
         yield f"vector {entry.vector:#04x} is an exception's", True
+
+
+def differences_from(
+    plan: Plan, ioapics: Iterable[Ioapic], entries: Mapping[IoapicPin, RedirectionEntry]
+) -> tuple[Difference, ...]:
+    """What the hardware's entries differ in from what a plan writes or sets up, ascending by GSI."""
+    known = tuple(ioapics)
+    by_address = {ioapic.address: ioapic for ioapic in reversed(known)}
+    found: list[Difference] = []
+    for operation in plan.operations:
+        if isinstance(operation, WriteEntry) and operation.ioapic in by_address:
+            ioapic = by_address[operation.ioapic]
+            pin, gsi = IoapicPin(ioapic.id, operation.pin), Gsi(ioapic.gsi_base + operation.pin)
+        elif isinstance(operation, SetupGsi) and (at := IoapicSet(known).pin(operation.gsi)) is not None:
+            pin, gsi = at, operation.gsi
+        else:
+            continue
+        if (entry := entries.get(pin)) is None:
+            continue
+        if isinstance(operation, SetupGsi):
+            what = _signal(operation.trigger, operation.polarity, entry)
+        else:
+            now = entry.encode() & ~_STATUS_BITS
+            what = "" if now == operation.entry & ~_STATUS_BITS else f"the plan writes {operation.entry:016x}"
+        if what:
+            found.append(Difference(pin, gsi, entry, what, harm=False))
+    return tuple(sorted(found, key=lambda each: each.gsi))
+
+
+def _signal(trigger: Trigger | None, polarity: Polarity | None, entry: RedirectionEntry) -> str:
+    """What the entry should signal and does not, as a clause; empty where it does."""
+    wanted = []
+    if trigger is not None and trigger is not entry.trigger:
+        wanted.append(f"{trigger.value} triggered")
+    if polarity is not None and polarity is not entry.polarity:
+        wanted.append(f"active {polarity.value}")
+    return f"it should be {' and '.join(wanted)}" if wanted else ""
 
 
 # --- one entry by hand ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dom0kit.interrupt_plan import InterruptPlan, Left
 from dom0kit.interrupts import Line as GsiLine
 from dom0kit.interrupts import Messages, RoutingTable, Target, User
 from dom0kit.ioapic.kernel_view import KernelInterrupt
+from dom0kit.ioapic.plan import Difference
 from dom0kit.msi.state import InterruptMode
 from dom0kit.plan import Plan
 from dom0kit.vectors import Budget, CpuBudget, Limited
@@ -296,6 +297,34 @@ def _operations(of: Plan) -> list[Line]:
 
 def _more(number: int, shown: int) -> list[Line]:
     return [line((f"and {number - shown} more: --format json has them all", "dim"))] if number > shown else []
+
+
+# --- differences ------------------------------------------------------------------------------------------------------
+
+
+def differences(found: Sequence[Difference], entries: int) -> tuple[list[Line], list[Section]]:
+    """Those that do harm first, then those that only wait to be set up."""
+    harm = [each for each in found if each.harm]
+    rest = [each for each in found if not each.harm]
+    title = [
+        line(
+            f"{count(entries, 'redirection entry', 'redirection entries')}: "
+            + (f"{len(found)} differ" if found else "all are as they should be")
+        )
+    ]
+    sections = [
+        Section("interrupts are lost, never end, or reach nobody", columns([_difference(each) for each in harm])),
+        Section("waiting to be set up", columns([_difference(each) for each in rest])),
+    ]
+    return title, [section for section in sections if section.lines]
+
+
+def _difference(each: Difference) -> Sequence[Cell]:
+    entry = each.entry
+    state = "masked" if entry.masked else "unmasked"
+    goes = "remapped" if entry.remap_index is not None else f"vector {entry.vector or 0:#04x}"
+    now = f"{signal(entry.trigger, entry.polarity)}, {goes}, {state}"
+    return (f"GSI {each.gsi}", "bold"), str(each.ioapic_pin), now, each.what
 
 
 def told(found: Sequence[Finding]) -> list[Section]:
