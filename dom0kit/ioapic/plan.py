@@ -172,8 +172,8 @@ def _compare(line: Line | None, entry: RedirectionEntry) -> Iterable[tuple[str, 
         yield f"it should not be masked: {', '.join(line.requested_by)} has requested it", False
     if not line.requested_by and not entry.masked:
         yield "it should be masked: no driver has requested it", True
-    if not entry.masked and entry.vector is not None and entry.vector < 0x20:
-        yield f"vector {entry.vector:#04x} is an exception's", True
+    if not entry.masked and entry.remap_index is None and (entry.vector or 0) < 0x20:
+        yield f"vector {entry.vector or 0:#04x} is an exception's", True
 
 
 def differences_from(
