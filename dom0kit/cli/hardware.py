@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dom0kit.address import IoapicPin, Sbdf
     from dom0kit.hypercall.kernel_module import KernelModule
     from dom0kit.hypercall.shared_info import SharedIoapicEntry
+    from dom0kit.hypercall.xen import Xen
     from dom0kit.ioapic.redirection import RedirectionEntry
     from dom0kit.msi.messages import MessageFormat, MsiMessage
     from dom0kit.platform import Platform
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     Table = Sequence[tuple[MsiMessage, bool]]
 
 
-def redirection_entries(module: KernelModule, *, hardware: bool) -> Entries:
+def redirection_entries(hypervisor: KernelModule | Xen, *, hardware: bool) -> Entries:
     """(pin, 64 bits, decoded) of every pin of each IOAPIC. Unusable where they cannot be read.
 
-    `hardware`: the registers themselves, for which every processor stands still; else the hypervisor's answers.
+    `hardware`: the registers themselves, for which every processor stands still, by the module alone; else the
+    hypervisor's answers.
     """
     from dom0kit.abi import Format
     from dom0kit.hypercall.interface import HypercallRefused
+    from dom0kit.hypercall.xen import Xen
     from dom0kit.ioapic.redirection import EntryFormat, decode
 
     formats = {
@@ -38,14 +41,18 @@ def redirection_entries(module: KernelModule, *, hardware: bool) -> Entries:
         Format.AMD_VI: EntryFormat.AMD_VI,
     }
     result: Entries = []
-    for ioapic in module.shared_info().ioapics:
+    try:
+        ioapics = hypervisor.list_ioapics() if isinstance(hypervisor, Xen) else hypervisor.shared_info().ioapics
+    except HypercallRefused as error:
+        raise Unusable(f"no IOAPIC can be read: {error}") from error
+    for ioapic in ioapics:
         try:
-            if hardware:
-                words = module.read_hardware(ioapic.address).entries
+            if hardware and not isinstance(hypervisor, Xen):
+                words = hypervisor.read_hardware(ioapic.address).entries
             else:
                 words = tuple(
-                    module.apic_read(ioapic.address, 0x10 + 2 * pin)
-                    | module.apic_read(ioapic.address, 0x11 + 2 * pin) << 32
+                    hypervisor.apic_read(ioapic.address, 0x10 + 2 * pin)
+                    | hypervisor.apic_read(ioapic.address, 0x11 + 2 * pin) << 32
                     for pin in range(ioapic.pins)
                 )
         except (HypercallRefused, OSError) as error:
@@ -57,13 +64,12 @@ def redirection_entries(module: KernelModule, *, hardware: bool) -> Entries:
 
 def live_entries() -> dict[IoapicPin, RedirectionEntry]:
     """Every redirection entry of this machine. Unusable where nobody can read them."""
-    from dom0kit.abi import BackendKind
     from dom0kit.address import IoapicPin
-    from dom0kit.cli.module import opened
+    from dom0kit.cli.module import opened_hypervisor
 
-    with opened() as module:
+    with opened_hypervisor() as hypervisor:
         # The loopback's view is a model's; beside it the registers are dom0's own.
-        found = redirection_entries(module, hardware=module.backend is BackendKind.LOOPBACK)
+        found = redirection_entries(hypervisor, hardware=hypervisor.name == "loopback")
     return {IoapicPin(ioapic.id, pin): entry for ioapic, entries in found for pin, _, entry in entries}
 
 

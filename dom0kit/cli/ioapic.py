@@ -36,19 +36,19 @@ def run(arguments: list[str]) -> int:
 
 
 def _dump(arguments: list[str]) -> int:
-    parser = Parser("ioapic dump", "Every redirection entry of this machine, by way of the kernel module.")
+    parser = Parser("ioapic dump", "Every redirection entry of this machine, by way of the kernel module or Xen.")
     parser.add_argument(
-        "--hardware", action="store_true", help="the registers themselves; every processor stands still for it"
+        "--hardware", action="store_true", help="the registers themselves, by the module; every processor stands still"
     )
     parser.add_argument("--all", action="store_true", help="also masked entries without a vector")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     options = parser.parse_args(arguments)
     from dom0kit.cli.hardware import redirection_entries
-    from dom0kit.cli.module import opened
+    from dom0kit.cli.module import opened, opened_hypervisor
 
-    with opened() as module:
-        entries = redirection_entries(module, hardware=options.hardware)
-        whose = "the hardware" if options.hardware else f"dom0's view, backend {module.backend.name.lower()}"
+    with opened() if options.hardware else opened_hypervisor() as hypervisor:
+        entries = redirection_entries(hypervisor, hardware=options.hardware)
+        whose = "the hardware" if options.hardware else f"dom0's view, backend {hypervisor.name}"
     if not entries:
         raise Unusable("the hypervisor knows no IOAPIC (dom0kit hv info shows what it reports)")
     if options.format == "json":

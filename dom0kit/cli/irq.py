@@ -249,12 +249,12 @@ def _vector(arguments: list[str]) -> int:
     if not 0 <= options.irq < 1 << 32:
         parser.error(f"an IRQ is a number from 0 on, not {options.irq}")
     from dom0kit.abi import Status
-    from dom0kit.cli.module import opened
+    from dom0kit.cli.module import opened_hypervisor
     from dom0kit.hypercall.interface import HypercallRefused
 
-    with opened() as module:
+    with opened_hypervisor() as hypervisor:
         try:
-            found = module.query_vector(options.irq)
+            found = hypervisor.query_vector(options.irq)
         except HypercallRefused as refused:
             unknown = refused.status is Status.INVALID
             emit(f"IRQ {options.irq}: {'dom0 has no such interrupt' if unknown else refused.status.sentence}\n")

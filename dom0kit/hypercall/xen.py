@@ -31,9 +31,10 @@ from typing import Final
 import msgspec
 
 from dom0kit import abi
-from dom0kit.abi import InterruptFlag, Op, PciDev, Physdev, Status
+from dom0kit.abi import Format, InterruptFlag, Op, PciDev, Physdev, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
+from dom0kit.hypercall.shared_info import SharedIoapicEntry
 from dom0kit.layout import layout
 from dom0kit.walker import Notes
 from dom0kit.xen import XenDomain, from_answers
@@ -221,6 +222,23 @@ class Xen(Hypervisor):
         if command == Physdev.APIC_WRITE and status is Status.BUSY:
             return "Xen answered 0 and ignored the write: the interrupt is Xen's own, or a driver of dom0 has it"
         return ""
+
+    def list_ioapics(self) -> tuple[SharedIoapicEntry, ...]:
+        """Those given, by their registers as Xen shows them; its entries have no remapped format. HypercallRefused."""
+        found = []
+        for ioapic in self._ioapics:
+            version = self.apic_read(ioapic.address, 1)
+            found.append(
+                SharedIoapicEntry(
+                    address=ioapic.address,
+                    gsi_base=ioapic.gsi_base,
+                    pins=self._count_pins(ioapic.address)[1],
+                    id=self.apic_read(ioapic.address, 0) >> 24,
+                    version=version & 0xFF,
+                    format=Format.COMPATIBILITY,
+                )
+            )
+        return tuple(found)
 
     # ---- What dom0's kernel has told Xen ----
 
