@@ -441,7 +441,7 @@ class CreateDomain(Operation, frozen=True, kw_only=True, tag="create-domain"):
 
 
 class DestroyDomain(Operation, frozen=True, kw_only=True, tag="destroy-domain"):
-    """domain_destroy of one without interrupts."""
+    """domain_destroy of one without interrupts, GSIs and functions."""
 
     domain: Annotated[int, msgspec.Meta(ge=1, le=0x7FEF)]
     vectors: Number32 = 0
@@ -449,7 +449,7 @@ class DestroyDomain(Operation, frozen=True, kw_only=True, tag="destroy-domain"):
 
     def _inverse(self, backend: Backend) -> Inverse:
         return Inverse(
-            Reach.PARTIAL, f"functions and GSIs that domain {self.domain} had and no operation released are domain 0's"
+            Reach.PARTIAL, f"functions of domain {self.domain} that Linux does not have any more are domain 0's"
         )
 
     def __str__(self) -> str:

@@ -28,6 +28,7 @@ from dom0kit.hypercall.journal import (
     Skipped,
     Step,
     Undone,
+    Writer,
 )
 from dom0kit.hypercall.linux import LinuxRefused
 from dom0kit.plan import AnyOperation, Backend, Plan, Reach
@@ -78,12 +79,10 @@ class PlanState(msgspec.Struct, frozen=True, kw_only=True):
     """What would stay if it were rolled back."""
 
 
-class _Keeper(Protocol):
+class Keeper(Protocol):
     """Where records go."""
 
     def add(self, record: AnyRecord) -> None: ...
-
-    def end(self) -> None: ...
 
 
 def apply(
@@ -150,10 +149,16 @@ def check(plan: Plan, world: World, *, fingerprint: str, irreversible: bool) -> 
         raise NotApplied(f"the plan relies on what is not so any more: {'; '.join(wrong[:_NAMED])}{more}")
 
 
-def rehearse(plan: Plan, world: World, *, fingerprint: str, irreversible: bool) -> Outcome:
-    """Applies a plan without a journal: to a `world` whose calls do nothing (`dom0kit.hypercall.dry_run`)."""
+def rehearse(plan: Plan, world: World, keeper: Keeper, *, fingerprint: str, irreversible: bool = False) -> Outcome:
+    """Applies a plan to a `world` whose calls do nothing (`dom0kit.hypercall.dry_run`). NotApplied."""
     check(plan, world, fingerprint=fingerprint, irreversible=irreversible)
-    return _outcome(None, plan, _go_forward(plan, world, _Nowhere()))
+    steps: list[Step] = []
+    for index, operation in enumerate(plan.operations):
+        try:
+            _do(world, index, operation, steps, keeper)
+        except _REFUSALS as refusal:
+            raise NotApplied(f"operation {index} ({operation}): {refusal}") from refusal
+    return _outcome(None, plan, steps)
 
 
 OpenWorld = Callable[[Backend], World]
@@ -224,17 +229,7 @@ def _state(entry: Entry, boot: str) -> str:
     return APPLIED if entry.is_whole else INTERRUPTED
 
 
-class _Nowhere:
-    """Keeps no record."""
-
-    def add(self, record: AnyRecord) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-
-def _go_forward(plan: Plan, world: World, keeper: _Keeper) -> list[Step]:
+def _go_forward(plan: Plan, world: World, keeper: Writer) -> list[Step]:
     """Does every operation; NotApplied, with all taken back, where one cannot be done."""
     steps: list[Step] = []
     where = ""
@@ -244,7 +239,9 @@ def _go_forward(plan: Plan, world: World, keeper: _Keeper) -> list[Step]:
             _do(world, index, operation, steps, keeper)
         where = ""
         keeper.add(Applied())
-    except (*_REFUSALS, JournalError) as refusal:
+    except (*_REFUSALS, JournalError, KeyboardInterrupt) as refusal:
+        if isinstance(refusal, KeyboardInterrupt):
+            refusal = Refused("interrupted")
         try:
             keeper.add(GoingBack())
             _go_back(plan, steps, world, keeper)
@@ -255,7 +252,7 @@ def _go_forward(plan: Plan, world: World, keeper: _Keeper) -> list[Step]:
     return steps
 
 
-def _do(world: World, index: int, operation: AnyOperation, steps: list[Step], keeper: _Keeper) -> None:
+def _do(world: World, index: int, operation: AnyOperation, steps: list[Step], keeper: Keeper) -> None:
     effect = effect_of(operation)
     try:
         image = effect.look(world, operation)
@@ -265,7 +262,7 @@ def _do(world: World, index: int, operation: AnyOperation, steps: list[Step], ke
         steps.append(step)
     else:
         keeper.add(Intent(operation=index, image=image))
-        world.keep(image)
+        world.keep(operation, image)
         step = Step(index, image)
         steps.append(step)
         result = effect.do(world, operation, image)
@@ -293,7 +290,7 @@ def _return(entry: Entry, world: World, journals: Journals) -> Outcome:
     )
 
 
-def _go_back(plan: Plan, steps: list[Step], world: World, keeper: _Keeper) -> int:
+def _go_back(plan: Plan, steps: list[Step], world: World, keeper: Keeper) -> int:
     """Undoes what is left, the last first; how many operations that were."""
     undone = 0
     for step in reversed(steps):

@@ -36,7 +36,7 @@ _LOGICAL: Final = 1 << 11
 _DESTINATION: Final = 0xFFFE << 48 | _LOGICAL
 _COMMAND: Final = 0x04
 _MEMORY_DECODE: Final = 0x0002
-_BEYOND: Final = 0x7FFFFFFF
+BEYOND: Final = 0x7FFFFFFF
 """A pIRQ that no domain has: a call with it is refused, and the refusal tells whose the source is."""
 
 
@@ -104,6 +104,8 @@ class CpuImage(Image, frozen=True, kw_only=True, tag="cpu"):
     irq: p.Pirq
     cpu: p.Number32
     pin: PinImage | None
+    fleeting: bool
+    """This plan mapped it: when that is undone, nothing is left to move back."""
 
 
 class MessageImage(Image, frozen=True, kw_only=True, tag="message"):
@@ -175,16 +177,32 @@ class World:
         self.results: dict[int, int | None] = {}
         """Of the operations done so far."""
         self._bare: set[int] = set()
+        self._unmasked: set[int] = set()
+        self._mapped_here: set[tuple[int, int]] = set()
 
-    def keep(self, image: Image) -> None:
-        """An operation of this plan found this."""
+    def keep(self, operation: AnyOperation, image: Image) -> None:
+        """An operation of this plan found this, and is going to be done."""
         pin = image.pin if isinstance(image, Pirqs) else image
         if isinstance(pin, PinImage) and not pin.has_vector:
             self._bare.add(pin.gsi)
+        if isinstance(image, Pirqs) and isinstance(operation, p.MapGsi | p.MapMsi | p.MapMsix):
+            count = operation.count if isinstance(operation, p.MapMsi) else 1
+            domain = _caller(operation.domain)
+            self._mapped_here.update((domain, pirq) for pirq in range(image.first, image.first + count))
+        if isinstance(image, PinImage) and isinstance(operation, p.WriteEntry | p.MaskEntry):
+            self._unmasked.add(image.gsi)
+
+    def may_move(self, gsi: int) -> bool:
+        """A GSI had no vector when this plan came to it, and no interrupt since: undoing takes the vector away."""
+        return gsi in self._bare and gsi not in self._unmasked
 
     def gave_vector(self, gsi: int) -> bool:
         """A GSI had no vector when this plan came to it: undoing the plan takes away what it has now."""
         return gsi in self._bare
+
+    def mapped_here(self, domain: int, pirq: int) -> bool:
+        """This plan mapped the pIRQ."""
+        return (domain, pirq) in self._mapped_here
 
     @property
     def hypervisor(self) -> Hypervisor:
@@ -327,16 +345,16 @@ class World:
         try:
             ask()
         except HypercallRefused as refused:
-            if refused.status in (Status.NO_DOMAIN, Status.NO_DEVICE):
-                raise
-            return refused.status is Status.NOT_PERMITTED
+            if refused.status in (Status.NOT_PERMITTED, Status.OUT_OF_RANGE, Status.EXISTS, Status.NO_SPACE):
+                return refused.status is Status.NOT_PERMITTED
+            raise
         raise Refused("the hypervisor mapped a pIRQ that cannot be")
 
     def function_is_anothers(self, domain: int, function: Sbdf) -> bool:
-        return self.is_anothers(lambda: self.hypervisor.map_msix(function, 0, 1, _BEYOND, domain))
+        return self.is_anothers(lambda: self.hypervisor.map_msix(function, 0, 1, BEYOND, domain))
 
     def gsi_is_anothers(self, domain: int, gsi: Gsi) -> bool:
-        return self.is_anothers(lambda: self.hypervisor.map_gsi(gsi, _BEYOND, domain))
+        return self.is_anothers(lambda: self.hypervisor.map_gsi(gsi, BEYOND, domain))
 
     def has_domain(self, domain: int) -> bool:
         try:
@@ -559,7 +577,7 @@ class _WriteEntry(Effect[p.WriteEntry | p.MaskEntry, PinImage | Nothing]):
         if world.intercept and not entry & MASKED:
             if not pin.has_vector:
                 _must_be_undoable(world, pin)
-            elif not self._stays(pin, entry) and not world.gave_vector(pin.gsi):
+            elif not self._stays(pin, entry) and not world.may_move(pin.gsi):
                 raise Refused(
                     f"GSI {pin.gsi} has a vector on the processor with APIC id {pin.apic_id}, and this entry moves it: "
                     "move it with set-affinity first"
@@ -604,6 +622,8 @@ class _MapMessages(Effect[p.MapMsi | p.MapMsix, Pirqs]):
         domain = _caller(operation.domain)
         count, first, msix = _run(operation)
         if world.backend is not Backend.XEN:
+            if operation.message is not None and world.intercept:
+                raise Refused("the core is in intercept mode: messages are its own choice")
             had = world.pirqs_of(domain, operation.function)
             mine = sorted(
                 pirq for pirq, (entry, kind) in had.items() if kind == msix and first <= entry < first + count
@@ -743,7 +763,8 @@ class _UnmapPirq(Effect[p.UnmapPirq, PinImage | MessagesImage | Pirqs | Nothing]
             for number, pirq in enumerate(run):
                 world.mapped(domain, pirq, image.function, image.entry + number, image.msix)
         for pirq, message in zip(run, image.messages, strict=False):
-            hypervisor.msi_write(pirq, message, domain)
+            if _recorded(world, pirq, domain) != message:
+                hypervisor.msi_write(pirq, message, domain)
 
 
 class _SetAffinity(Effect[p.SetAffinity, CpuImage]):
@@ -755,27 +776,36 @@ class _SetAffinity(Effect[p.SetAffinity, CpuImage]):
         if cpu is None:
             raise Refused(f"IRQ {irq} goes to several processors: write its entry instead")
         pin = None
-        if domain == SELF and irq not in world.messages(domain):
-            line = next(
-                (
-                    each
-                    for each in world.hypervisor.interrupts()
-                    if each.kind is Kind.GSI and irq in (each.pirq, each.gsi)
-                ),
-                None,
-            )
-            pin = world.pin(line.gsi) if line is not None and line.gsi is not None else None
-        elif cpu == operation.cpu:
-            raise Already
-        return CpuImage(irq=irq, cpu=cpu, pin=pin)
+        if irq in world.messages(domain):
+            if cpu == operation.cpu:
+                raise Already
+        elif domain == SELF:
+            pin = self._pin(world, irq)
+        return CpuImage(irq=irq, cpu=cpu, pin=pin, fleeting=world.mapped_here(domain, irq))
+
+    @staticmethod
+    def _pin(world: World, irq: int) -> PinImage | None:
+        for line in world.hypervisor.interrupts():
+            if line.kind is not Kind.GSI:
+                break
+            if line.gsi is not None and irq == (line.gsi if line.pirq is None else line.pirq):
+                return world.pin(line.gsi)
+        return None
 
     def do(self, world: World, operation: p.SetAffinity, image: CpuImage) -> None:
         world.hypervisor.set_affinity(image.irq, operation.cpu, _caller(operation.domain))
 
     def undo(self, world: World, operation: p.SetAffinity, image: CpuImage, result: int | None) -> None:
         domain = _caller(operation.domain)
+        if image.fleeting:
+            return
         if world.hypervisor.query_vector(image.irq, domain).cpu != image.cpu:
-            world.hypervisor.set_affinity(image.irq, image.cpu, domain)
+            try:
+                world.hypervisor.set_affinity(image.irq, image.cpu, domain)
+            except HypercallRefused as refused:
+                if refused.status is Status.TRY_AGAIN:
+                    raise Refused(f"IRQ {image.irq} is still moving, until it comes once more") from refused
+                raise
         if image.pin is not None:
             _write_entry(world, image.pin.ioapic, image.pin.pin, image.pin.entry)
 
@@ -784,6 +814,8 @@ class _WriteMessage(Effect[p.WriteMessage, MessageImage]):
     images = (MessageImage,)
 
     def look(self, world: World, operation: p.WriteMessage) -> MessageImage:
+        if world.intercept:
+            raise Refused("the core is in intercept mode: messages are its own choice")
         now = _recorded(world, operation.pirq, _caller(operation.domain))
         if now is None:
             raise Refused(f"pIRQ {operation.pirq} has no message yet: map it together with its first one")
@@ -795,7 +827,9 @@ class _WriteMessage(Effect[p.WriteMessage, MessageImage]):
         world.hypervisor.msi_write(operation.pirq, operation.message, _caller(operation.domain))
 
     def undo(self, world: World, operation: p.WriteMessage, image: MessageImage, result: int | None) -> None:
-        world.hypervisor.msi_write(operation.pirq, image.message, _caller(operation.domain))
+        domain = _caller(operation.domain)
+        if _recorded(world, operation.pirq, domain) != image.message:
+            world.hypervisor.msi_write(operation.pirq, image.message, domain)
 
 
 # ---- What the machine has --------------------------------------------------------------------------------------------
@@ -812,7 +846,8 @@ class _PciMmcfgReserved(Effect[p.PciMmcfgReserved, Nothing]):
 
     def undo(self, world: World, operation: p.PciMmcfgReserved, image: Nothing, result: int | None) -> None:
         if operation.was is not None:
-            self._tell(world, operation, operation.was)
+            with _tolerating(Status.NO_DEVICE):  # it never knew the range
+                self._tell(world, operation, operation.was)
 
     @staticmethod
     def _tell(world: World, operation: p.PciMmcfgReserved, reserved: bool) -> None:
@@ -959,8 +994,16 @@ class _DestroyDomain(Effect[p.DestroyDomain, Nothing]):
     def look(self, world: World, operation: p.DestroyDomain) -> Nothing:
         if not world.has_domain(operation.domain):
             raise Already
-        if next(iter(world.hypervisor.interrupts(operation.domain)), None) is not None:
-            raise Refused(f"domain {operation.domain} has interrupts: unmap them first")
+        domain = operation.domain
+        if next(iter(world.hypervisor.interrupts(domain)), None) is not None:
+            raise Refused(f"domain {domain} has interrupts: unmap them first")
+        for gsi in (gsi for each in world.ioapics() for gsi in range(each.gsi_base, each.gsi_base + each.pins)):
+            if not world.gsi_is_anothers(domain, Gsi(gsi)):
+                raise Refused(f"domain {domain} has GSI {gsi}: release it first")
+        for function in world.linux.functions():
+            with _tolerating(Status.NO_DEVICE):
+                if not world.function_is_anothers(domain, function):
+                    raise Refused(f"domain {domain} has {function}: release it first")
         return Nothing()
 
     def do(self, world: World, operation: p.DestroyDomain, image: Nothing) -> None:

@@ -30,6 +30,18 @@ class Linux:
     def __init__(self, root: str = "/") -> None:
         self._root = os.path.realpath(root)
 
+    def functions(self) -> list[Sbdf]:
+        """Every PCI function that a hypercall can name, ascending."""
+        try:
+            names = os.listdir(self._path("sys/bus/pci/devices/."))
+        except OSError:
+            return []
+        found = []
+        for name in names:
+            with contextlib.suppress(ValueError):
+                found.append(Sbdf.parse(name))
+        return sorted(function for function in found if function.segment <= 0xFFFF)
+
     # ---- Config space ----
 
     def config(self, function: Sbdf, offset: int, width: int) -> int:
@@ -78,14 +90,17 @@ class Linux:
 
     def bind(self, function: Sbdf, driver: str) -> None:
         self._must_be(function)
-        folder = f"sys/bus/pci/drivers/{driver}"
-        if not os.path.isdir(self._path(folder)):
-            raise LinuxRefused(f"there is no driver {driver}: load its module (modprobe {driver})")
-        self._write(f"{folder}/bind", f"{function}", f"binding {function} to {driver}")
+        self.must_have(driver)
+        self._write(f"sys/bus/pci/drivers/{driver}/bind", f"{function}", f"binding {function} to {driver}")
 
     def unbind(self, function: Sbdf, driver: str) -> None:
         self._must_be(function)
         self._write(f"sys/bus/pci/drivers/{driver}/unbind", f"{function}", f"unbinding {function} from {driver}")
+
+    def must_have(self, driver: str) -> None:
+        """LinuxRefused where the driver is not loaded."""
+        if not os.path.isdir(self._path(f"sys/bus/pci/drivers/{driver}")):
+            raise LinuxRefused(f"there is no driver {driver}: load its module (modprobe {driver})")
 
     # ---- Interrupts ----
 
