@@ -94,6 +94,15 @@ class KernelModule(Hypervisor):
             except ValueError:
                 raise error from None
 
+    def reason(self, number: int, command: int, status: Status) -> str:
+        if self.backend is not BackendKind.XEN or (number, status) != (abi.HYPERCALL_PHYSDEV, Status.NOT_SUPPORTED):
+            return ""
+        from dom0kit import xen
+        from dom0kit.source.live import live
+
+        domain = xen.observe(live())
+        return domain.availability(Physdev(command)).reason if domain is not None else ""
+
     def shared_info(self) -> SharedInfo:
         """The block and the list, read until a copy is whole. NotShared after a hundred torn ones."""
         with mmap.mmap(self._file, 2 * abi.PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ) as pages:

@@ -12,15 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dom0kit import abi
-from dom0kit.abi import ARGUMENTS, InterruptFlag, IrqStatus, Op, Physdev, Status
+from dom0kit.abi import ARGUMENTS, BackendKind, InterruptFlag, IrqStatus, Op, Physdev, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.interface import HypercallRefused
+from dom0kit.hypercall.kernel_module import KernelModule
 from dom0kit.hypercall.xen import IoapicAt, Privcmd, XenMissing, side_effects
 from dom0kit.layout import layout
+from dom0kit.source.recognise import open_source
 from dom0kit.xen import DomainKind, XenVersion
 from tests.hypercall.fake_xen import IOAPIC, LEVEL, LOW, MASKED, PINS, FakeXen, opened
+from tests.xen_views import seen_by
 
 LPC = Sbdf(0, 0, 31, 0)
+Q35 = Path(__file__).parents[2] / "dom0kit" / "recordings" / "qemu-q35.d0k"
 
 
 def refusal(call: object, *arguments: object) -> HypercallRefused:
@@ -309,6 +313,21 @@ def test_an_errno_that_our_abi_has_not(tmp_path: Path, number: int, status: Stat
         assert (f"errno {number}" in str(refused)) == (number != errno.ENOSYS)
         fake._physdev = lambda command, address: -errno.EINVAL  # type: ignore[method-assign]
         assert "errno" not in str(refusal(xen.eoi, 3)), "it is of the last call only"
+
+
+def test_the_module_under_xen_knows_why_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dom0kit.source.live.live", lambda: seen_by("PVH", open_source(Q35)))
+    module = KernelModule.__new__(KernelModule)
+    for backend, command, status, words in (
+        (BackendKind.XEN, Physdev.SETUP_GSI, Status.NOT_SUPPORTED, "Xen has it from 4.20 on, this is 4.17"),
+        (BackendKind.XEN, Physdev.SETUP_GSI, Status.INVALID, ""),
+        (BackendKind.XEN, Physdev.PCI_DEVICE_ADD, Status.NOT_SUPPORTED, ""),
+        (BackendKind.LOOPBACK, Physdev.SETUP_GSI, Status.NOT_SUPPORTED, ""),
+    ):
+        module.backend = backend  # type: ignore[misc]
+        assert module.reason(abi.HYPERCALL_PHYSDEV, command, status) == words
+    module.backend = BackendKind.XEN  # type: ignore[misc]
+    assert module.reason(abi.HYPERCALL_DOM0KIT, Op.IOAPIC_ADD, Status.NOT_SUPPORTED) == ""
 
 
 def words() -> st.SearchStrategy[int]:
