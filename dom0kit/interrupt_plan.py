@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from dom0kit.abi import Physdev
 from dom0kit.acpi.tables.mcfg import Mcfg
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.finding import Finding, Severity, rule
@@ -55,6 +56,7 @@ from dom0kit.vectors import (
     is_remapped,
     limits,
 )
+from dom0kit.xen import DomainKind
 
 ECAM_BUS: Final = 1 << 20
 """Bytes of config space that a bus has in an ECAM range."""
@@ -168,10 +170,7 @@ class _Planner:
                 if beyond:
                     self._left.append(Left(f"{beyond} functions", "hypercalls have no room for their segments"))
             self._lines()
-            if wishes.dialect is Dialect.MODERN:
-                self._messages()
-            else:
-                self._left.append(Left("MSI and MSI-X", f"{wishes.dialect.value} has no calls for messages"))
+            self._messages()
         self._move_requested()
         return InterruptPlan(
             plan=self._plan("interrupts"),
@@ -190,8 +189,9 @@ class _Planner:
             raise ValueError(f"{sbdf} has neither MSI nor MSI-X")
         if wishes.backend is Backend.LINUX:
             raise ValueError("there is no hypervisor to map messages to")
-        if wishes.dialect is not Dialect.MODERN:
-            raise ValueError(f"{wishes.dialect.value} has no calls for messages")
+        why = self._no_messages()
+        if why is not None:
+            raise ValueError(why)
         why = obstacle(function, state, wishes.backend)
         if why is not None:
             raise ValueError(f"{sbdf}: {why}")
@@ -286,7 +286,21 @@ class _Planner:
 
     # --- GSIs ---
 
+    def _withheld(self, *operations: Physdev) -> str | None:
+        """Why Xen does not do one of these for this domain; None where it does, or nobody says which Xen it is."""
+        xen = self._platform.xen
+        if self._wishes.backend is not Backend.XEN or xen is None:
+            return None
+        if Physdev.MAP_PIRQ in operations and xen.kind is not DomainKind.PV:
+            return f"a {xen.kind.value} dom0 has no pIRQs of its own"
+        return next((a.reason for each in operations if not (a := xen.availability(each)).available), None)
+
     def _lines(self) -> None:
+        modern = self._wishes.dialect is Dialect.MODERN
+        withheld = self._withheld(*((Physdev.MAP_PIRQ, Physdev.SETUP_GSI) if modern else (Physdev.APIC_WRITE,)))
+        if withheld is not None:
+            self._left.append(Left("GSIs", withheld))
+            return
         ioapics = {ioapic.id: ioapic for ioapic in reversed(self._platform.ioapics)}
         wanted: list[tuple[Line, Ioapic]] = []
         for line in self._table.lines:
@@ -353,7 +367,17 @@ class _Planner:
 
     # --- messages ---
 
+    def _no_messages(self) -> str | None:
+        """Why no messages can be mapped at all; None where they can."""
+        if self._wishes.dialect is not Dialect.MODERN:
+            return f"{self._wishes.dialect.value} has no calls for messages"
+        return self._withheld(Physdev.MAP_PIRQ)
+
     def _messages(self) -> None:
+        why = self._no_messages()
+        if why is not None:
+            self._left.append(Left("MSI and MSI-X", why))
+            return
         functions = {function.sbdf: function for function in self._platform.functions}
         candidates: list[tuple[Function, MsiState, Demand]] = []
         for state in self._platform.msi:

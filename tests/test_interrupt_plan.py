@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -52,8 +53,9 @@ from dom0kit.simulation import machine_of
 from dom0kit.source.interface import RawTable
 from dom0kit.source.recognise import combine, open_source
 from dom0kit.vectors import Policy, cpus_of
+from dom0kit.xen import DomainKind, XenDomain, XenVersion
 from tests.corpus import CORPUS, acpi_folders, combined, needs_corpus
-from tests.synthetic import Made, machines
+from tests.synthetic import Device, Made, machines, made
 
 SHIPPED = sorted((Path(__file__).parent.parent / "dom0kit" / "recordings").glob("*.d0k"))
 needs_interpreter = pytest.mark.skipif(
@@ -203,6 +205,28 @@ def check_numbers(platform: Platform, plan: Plan, entries: int | None) -> None:
         assert vectors is not None
         assert found == list(range(len(found)))
         assert len(found) <= min(vectors.vectors, most)
+
+
+def test_what_xen_withholds_from_a_domain() -> None:
+    devices = [Device(Sbdf(0, 1, 0, 0), 20, msix=2)]
+    platform = made(devices).platform
+
+    def plan_for(kind: DomainKind, minor: int, dialect: Dialect = Dialect.MODERN) -> InterruptPlan:
+        domain = XenDomain(kind, XenVersion(4, minor), True)
+        return planned(msgspec.structs.replace(platform, xen=domain), Wishes(backend=Backend.XEN, dialect=dialect))
+
+    pv = plan_for(DomainKind.PV, 17)
+    assert len(of(pv.plan, MapGsi, SetupGsi, MapMsix)) == 4
+    for minor in (17, 20):
+        pvh = plan_for(DomainKind.PVH, minor)
+        assert [type(operation) for operation in pvh.plan.operations] == [PciMmcfgReserved, PciDeviceAdd]
+        assert {each.what: each.why for each in pvh.left} == {
+            "GSIs": "a PVH dom0 has no pIRQs of its own",
+            "MSI and MSI-X": "a PVH dom0 has no pIRQs of its own",
+        }
+    classic = plan_for(DomainKind.PVH, 20, Dialect.CLASSIC_XEN)
+    assert classic.plan.operations == ()
+    assert "virtual IOAPIC" in classic.left[0].why
 
 
 # --- what the core makes of it ----------------------------------------------------------------------------------------

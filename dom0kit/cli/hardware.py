@@ -76,10 +76,9 @@ def live_entries() -> dict[IoapicPin, RedirectionEntry]:
 def live_tables(platform: Platform, remarks: list[str]) -> dict[Sbdf, Table]:
     """The MSI-X tables of functions that use them and are awake; a remark where Linux does not let us read one."""
     from dom0kit.hypercall.linux import LinuxRefused
-    from dom0kit.msi.state import InterruptMode, reading
+    from dom0kit.msi.state import InterruptMode
 
-    chips = [interrupt.chip for interrupt in platform.kernel.interrupts] if platform.kernel is not None else []
-    format, _ = reading(platform.tables, chips)
+    format = message_format(platform)
     awake = {
         each.sbdf
         for each in platform.functions
@@ -97,6 +96,14 @@ def live_tables(platform: Platform, remarks: list[str]) -> dict[Sbdf, Table]:
     if refused:
         remarks.append(f"vectors of {len(refused)} MSI-X tables are not known: {refused[0]}")
     return found
+
+
+def message_format(platform: Platform) -> MessageFormat:
+    """How this machine reads messages."""
+    from dom0kit.msi.state import reading
+
+    chips = [interrupt.chip for interrupt in platform.kernel.interrupts] if platform.kernel is not None else []
+    return reading(platform.tables, chips)[0]
 
 
 def msix_table(function: Sbdf, bar: int, offset: int, entries: int, format: MessageFormat) -> Table:

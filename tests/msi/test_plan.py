@@ -150,7 +150,8 @@ def test_functions_in_use_without_a_driver() -> None:
 
 
 def one(made_machine: Made, *, function: Sbdf = FUNCTION, **wishes: Any) -> list[AnyOperation]:
-    asked = Wishes(**{"backend": Backend.LOOPBACK, "entries": 4} | wishes)
+    given: dict[str, Any] = {"backend": Backend.LOOPBACK, "entries": 4}
+    asked = Wishes(**given | wishes)
     platform = made_machine.platform
     return list(plan_messages(platform, routing_table(platform)[0], asked, function).operations)
 
