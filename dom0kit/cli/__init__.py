@@ -18,8 +18,9 @@ VERBS = {
     "schema": "JSON Schema of the JSON output",
     "diff": "what differs between two recordings",
     "hv": "the hypervisor core: simulate it from a recorded machine; what runs below (info, shared-info)",
-    "ioapic": "redirection entries of this machine (dump)",
-    "irq": "from an IRQ to its vector (vector)",
+    "ioapic": "redirection entries of this machine: shown (dump), held against what they should be (diff)",
+    "irq": "the routing table of every GSI and message; a plan for it (plan), vectors (budget, vector)",
+    "msi": "the messages of one function (dump)",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 
