@@ -11,6 +11,8 @@
 #define LINE_BYTES 4096u
 #define MODULES 2u /* kernel and initrd */
 #define MIB 0x100000ull
+#define PIC_FIRST_MASK 0x21
+#define PIC_SECOND_MASK 0xa1
 #define FOUR_GIB 0x100000000ull
 
 struct multiboot {
@@ -189,6 +191,13 @@ static void take_multiboot(uint32_t information, uint32_t magic)
     take_modules(multiboot, named);
 }
 
+/* Firmware's timer still ticks through the first 8259A, with the vector of an exception. */
+static void mask_pics(void)
+{
+    out8(PIC_FIRST_MASK, 0xff);
+    out8(PIC_SECOND_MASK, 0xff);
+}
+
 static void take_apic(void)
 {
     uint64_t base = read_msr(MSR_APIC_BASE);
@@ -261,7 +270,9 @@ void boot(uint32_t information, uint32_t magic)
     uint32_t features;
 
     console_start();
+    interrupts_make();
     interrupts_start();
+    mask_pics();
     log_line(LOG_NOTICE, "dom0kit core, ABI %u", HV_ABI_VERSION);
     take_multiboot(information, magic);
     if (!svm.present())

@@ -131,25 +131,29 @@ started_entry:
 
 /* ---- Exceptions and interrupts ---- */
 
-    .macro stub vector
-    .if (\vector == 8) || ((\vector >= 10) && (\vector <= 14)) || (\vector == 17) || (\vector == 21) || (\vector == 29) || (\vector == 30)
-    nop; nop
-    .else
+    .macro stub number, has_error
+    .if !\has_error
     pushq $0 /* two bytes */
     .endif
     .byte 0x68 /* pushq, with four bytes of immediate */
-    .long \vector
+    .long \number
     .byte 0xe9 /* jmp, with four bytes of displacement */
     .long interrupt_common - (. + 4)
     .balign STUB_BYTES
     .endm
 
-    .globl interrupt_stubs
+/* Exceptions, then interrupts from outside: the same vectors, but none has an error code. */
+    .globl exception_stubs, interrupt_stubs
     .balign STUB_BYTES
-interrupt_stubs:
+exception_stubs:
     .set number, 0
     .rept 256
-    stub number
+    stub number, (number == 8 || (number >= 10 && number <= 14) || number == 17 || number == 21 || number == 29 || number == 30)
+    .set number, number + 1
+    .endr
+interrupt_stubs:
+    .rept 256
+    stub number, 0
     .set number, number + 1
     .endr
 

@@ -319,18 +319,17 @@ static void take_arrived(struct cpu *cpu)
     }
 }
 
-/* The most urgent one, which its number says. */
+/* The most urgent first, which its number says; where one is left, dom0 stops again as soon as it can take it. */
 static void deliver_pending(struct cpu *cpu)
 {
     for (uint32_t word = ARRAY_LENGTH(cpu->pending); word-- > 0;) {
-        uint32_t vector;
+        while (cpu->pending[word] != 0) {
+            uint32_t bit = 63 - (uint32_t)__builtin_clzll(cpu->pending[word]);
 
-        if (cpu->pending[word] == 0)
-            continue;
-        vector = word * 64 + 63 - (uint32_t)__builtin_clzll(cpu->pending[word]);
-        if (hypervisor.vendor->inject_interrupt(cpu, (uint8_t)vector))
-            cpu->pending[word] &= ~(1ull << (vector % 64));
-        return;
+            if (!hypervisor.vendor->inject_interrupt(cpu, (uint8_t)(word * 64 + bit)))
+                return;
+            cpu->pending[word] &= ~(1ull << bit);
+        }
     }
 }
 

@@ -272,7 +272,9 @@ static inline void count(enum counter counter)
 
 /* ---- interrupt.c: what the core itself takes ---- */
 
-void interrupts_start(void); /* this processor's IDT */
+void interrupts_make(void);     /* once */
+void interrupts_start(void);    /* on this processor: exceptions and NMIs are expected */
+void interrupts_expected(void); /* interrupts from outside and NMIs are */
 
 /* ---- nested.c: dom0's physical memory, and the core's own ---- */
 

@@ -4,7 +4,7 @@
 #include "x86.h"
 
 #define GATE_INTERRUPT 0x8e00u /* present, privilege 0, 64-bit interrupt gate */
-#define EXCEPTIONS 32u
+#define VECTORS 256u
 
 struct gate {
     uint16_t offset_low;
@@ -25,19 +25,16 @@ struct frame { /* as entry.S pushes it */
 HV_ASSERT_SIZE(struct frame, 176);
 
 void interrupted(struct frame *frame, struct cpu *cpu);
-extern const uint8_t interrupt_stubs[];
+extern const uint8_t exception_stubs[], interrupt_stubs[];
 
-_Alignas(16) static struct gate gates[256];
+/* Two tables: a vector below 32 is an exception, but in a window it may come from outside, with no error code. */
+_Alignas(16) static struct gate exception_gates[VECTORS];
+_Alignas(16) static struct gate interrupt_gates[VECTORS];
 
-void interrupts_start(void)
+static void fill(struct gate *gates, const uint8_t *stubs)
 {
-    struct __attribute__((packed)) {
-        uint16_t limit;
-        uint64_t base;
-    } pointer = {.limit = sizeof(gates) - 1, .base = physical_of(gates)};
-
-    for (uint32_t i = 0; i < ARRAY_LENGTH(gates); i++) {
-        uint64_t address = physical_of(interrupt_stubs) + (uint64_t)i * STUB_BYTES;
+    for (uint32_t i = 0; i < VECTORS; i++) {
+        uint64_t address = physical_of(stubs) + (uint64_t)i * STUB_BYTES;
 
         gates[i] = (struct gate){
             .offset_low = (uint16_t)address,
@@ -47,7 +44,32 @@ void interrupts_start(void)
             .offset_high = (uint32_t)(address >> 32),
         };
     }
+}
+
+static void load(const struct gate *gates)
+{
+    struct __attribute__((packed)) {
+        uint16_t limit;
+        uint64_t base;
+    } pointer = {.limit = VECTORS * sizeof(*gates) - 1, .base = physical_of(gates)};
+
     __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+void interrupts_make(void)
+{
+    fill(exception_gates, exception_stubs);
+    fill(interrupt_gates, interrupt_stubs);
+}
+
+void interrupts_start(void)
+{
+    load(exception_gates);
+}
+
+void interrupts_expected(void)
+{
+    load(interrupt_gates);
 }
 
 static void take_nmi(struct frame *frame, struct cpu *cpu)
@@ -63,12 +85,14 @@ static void take_nmi(struct frame *frame, struct cpu *cpu)
 
 void interrupted(struct frame *frame, struct cpu *cpu)
 {
-    if (frame->vector == VECTOR_NMI) {
+    if (frame->vector % VECTORS == VECTOR_NMI) {
         take_nmi(frame, cpu);
+    } else if (frame->vector >= VECTORS) {
+        cpu->arrived[frame->vector % VECTORS / 64] |= 1ull << (frame->vector % 64);
     } else if (frame->vector == VECTOR_SECURITY) {
         /* INIT, turned into an exception: nobody resets a processor of the core's. */
         cpu->count[COUNT_REFUSED_IPI]++;
-    } else if (frame->vector < EXCEPTIONS) {
+    } else {
         uint64_t cr2;
 
         __asm__("mov %%cr2, %0" : "=r"(cr2));
@@ -78,7 +102,5 @@ void interrupted(struct frame *frame, struct cpu *cpu)
                  frame->r10, frame->r11, frame->r12, frame->r13, frame->r14, frame->r15);
         panic("exception %lu, error %lx, at %lx, cr2 %lx, on processor %u", frame->vector, frame->error, frame->rip,
               cr2, cpu->number);
-    } else {
-        cpu->arrived[frame->vector / 64] |= 1ull << (frame->vector % 64);
     }
 }

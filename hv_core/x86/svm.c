@@ -217,7 +217,9 @@ static void run(struct cpu *cpu, bool flush, struct exit *exit)
     } else if (exit->kind == EXIT_NMI) {
         svm_take_nmi();
     } else if (exit->kind == EXIT_INTERRUPT) {
+        interrupts_expected();
         svm_take_interrupts();
+        interrupts_start();
     } else if (exit->kind == EXIT_WINDOW) {
         vmcb->vintr &= ~VINTR_REQUEST;
         vmcb->intercepts &= ~INTERCEPT_WINDOW;

@@ -30,7 +30,9 @@ svm_enter: /* RDI: physical address of the VMCB; RSI: registers, RAX's and RSP's
     movq 112(%rsi), %r14
     movq 120(%rsi), %r15
     movq 48(%rsi), %rsi
+    sti /* where interrupts are intercepted, this flag lets them stop dom0, whatever dom0's own says */
     vmrun %rax
+    cli
     movq (%rsp), %rax /* RAX and RSP are the core's again */
     movq %rcx, 8(%rax)
     movq %rdx, 16(%rax)
