@@ -12,6 +12,7 @@ import dom0kit
 
 VERBS = {
     "enumerate": "see the whole machine: ACPI, PCI, interrupts, isolation, CPUs, memory, and what is wrong with it",
+    "check": "what is wrong with a machine, or with a folder of recorded ones (--corpus), and what to do about it",
     "record": "keep everything that enumerate reads in one archive, serial numbers and the like redacted",
     "acpi": "browse the ACPI namespace (tree), evaluate an object (eval PATH)",
     "explain": "what a finding means, which specification says so, what to do",
