@@ -130,18 +130,22 @@ def observe(
             "msi": noted(msi_state.observe(functions, format, judge=judge, kernel=source.kind in _WITH_KERNEL)),
             "kernel": kernel,
         }
+    domain = xen.observe(source)
+    native = source if isinstance(source, NativeView) else None
     if Part.CPUS in parts:
-        facts["processors"] = noted(processors.observe(tables, namespace, source))
+        virtual = domain is not None and domain.has_virtual_processors and native is None
+        facts["processors"] = noted(processors.observe(tables, namespace, source, virtual=virtual))
     if Part.MEMORY in parts:
         facts["memory"] = noted(memory.observe(tables, namespace, source))
     read = MemorySource(source.name, source.kind, tables=raw_tables, functions=raw_functions)
-    native = source if isinstance(source, NativeView) else None
     if native is not None:
         facts["native"] = native.origin()
         read = native.seen
-    if (domain := xen.observe(source)) is not None:
+    if domain is not None:
         facts["xen"] = domain
-        findings += xen.findings(domain, {table.signature for table in tables}, completed=native is not None)
+        present = facts["processors"].present if Part.CPUS in parts else None
+        signatures = {table.signature for table in tables}
+        findings += xen.findings(domain, signatures, processors=present, completed=native is not None)
     return Platform(
         origin=Origin(name=source.name, kind=source.kind, is_live=source.is_live, fingerprint=fingerprint(read)),
         machine=describe(source, tables),

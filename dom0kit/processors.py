@@ -188,9 +188,16 @@ class _Entry(msgspec.Struct):
 
 
 def observe(
-    tables: Sequence[Table], namespace: Namespace | None = None, source: Source | None = None
+    tables: Sequence[Table],
+    namespace: Namespace | None = None,
+    source: Source | None = None,
+    *,
+    virtual: bool = False,
 ) -> tuple[Processors, tuple[Finding, ...]]:
-    """From the first MADT and SRAT, the namespace, and the kernel's files of `source`."""
+    """From the first MADT and SRAT, the namespace, and the kernel's files of `source`.
+
+    `virtual`: the kernel's processors are not those of the tables, so neither numbers nor differences mean anything.
+    """
     madt_table = next((table for table in tables if isinstance(table.content, Madt)), None)
     notes = Notes(f"table:{madt_table.name}" if madt_table is not None else "table:APIC")
     entries: list[_Entry] = []
@@ -206,7 +213,7 @@ def observe(
     findings = [*_affinities(entries, tables), *notes.findings()]
     if namespace is not None:
         findings += _place_by_pxm(entries, namespace)
-    cpus = parse_cpuinfo(_text(source, "proc/cpuinfo")) if source is not None else {}
+    cpus = parse_cpuinfo(_text(source, "proc/cpuinfo")) if source is not None and not virtual else {}
     numbers = {apic_id: cpu for cpu, apic_id in sorted(cpus.items(), reverse=True)}
     processors = Processors(
         processors=tuple(
@@ -227,7 +234,7 @@ def observe(
         online=_list_of(source, "online"),
         possible=_list_of(source, "possible"),
     )
-    return processors, (*findings, *_compare(processors, numbers))
+    return processors, (*findings, *(() if virtual else _compare(processors, numbers)))
 
 
 def _has_online_capable(madt: Table, tables: Sequence[Table]) -> bool:

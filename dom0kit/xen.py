@@ -42,6 +42,15 @@ RENAMED: Final = rule(
     advice="Nothing.",
     specification="Xen, drivers/passthrough/vtd/dmar.c, acpi_dmar_zap",
 )
+VIRTUAL: Final = rule(
+    "xen.virtual-processors",
+    Severity.INFO,
+    title="the kernel's processors are virtual ones",
+    meaning="A PV dom0 has as many virtual processors as Xen gives it, and they run on any of the machine's. Its "
+    "numbers of processors, and the one NUMA node that it sees, are no processors and nodes of the tables.",
+    advice="Give a recording made without Xen with --native, or ask Xen (xl info -n, xl vcpu-list).",
+    specification="Linux, arch/x86/xen/smp_pv.c and arch/x86/xen/setup.c (numa_off); Xen, dom0_max_vcpus=",
+)
 GUEST: Final = rule(
     "xen.guest",
     Severity.INFO,
@@ -91,6 +100,11 @@ class XenDomain(msgspec.Struct, frozen=True):
     """None where the source does not say."""
     is_dom0: bool
 
+    @property
+    def has_virtual_processors(self) -> bool:
+        """Whether the kernel's processors are others than those of the tables that it sees."""
+        return self.kind is DomainKind.PV
+
     def availability(self, operation: Physdev) -> Availability:
         """Whether Xen does a physdev operation for this domain; where the version is not known, as the newest would."""
         if not self.is_dom0:
@@ -139,18 +153,24 @@ def observe(source: Source) -> XenDomain | None:
     return XenDomain(kind, XenVersion(*map(int, numbers)) if known else None, bool(bits >> FEATURE_DOM0 & 1))
 
 
-def findings(domain: XenDomain, signatures: Set[str], *, completed: bool = False) -> tuple[Finding, ...]:
-    """What Xen does to the machine's tables, given the signatures that are seen.
+def findings(
+    domain: XenDomain, signatures: Set[str], *, processors: str | None = None, completed: bool = False
+) -> tuple[Finding, ...]:
+    """What Xen does to the picture of the machine, given the signatures that are seen.
 
-    `completed`: a recording made without Xen has given the tables that Xen withholds (`dom0kit.native`).
+    `processors`: those of the kernel, as a list like ``0-3``; None where nobody looked. `completed`: a recording made
+    without Xen has given what Xen withholds (`dom0kit.native`).
     """
     if not domain.is_dom0:
         return (GUEST.at("machine", f"Xen's {domain.kind.value} domain has not the feature bit of dom0"),)
     if domain.kind is not DomainKind.PV and not completed:
         return (REBUILT.at("table:APIC", f"the kernel runs as {domain.kind.value} dom0 of Xen {domain.version or ''}"),)
+    found = []
     if "RMAD" in signatures:
-        return (RENAMED.at("table:RMAD", "the signature is RMAD, and the kernel runs as PV dom0 of Xen"),)
-    return ()
+        found.append(RENAMED.at("table:RMAD", "the signature is RMAD, and the kernel runs as PV dom0 of Xen"))
+    if processors is not None and domain.has_virtual_processors and not completed:
+        found.append(VIRTUAL.at("machine", f"the PV dom0 has processors {processors}"))
+    return tuple(found)
 
 
 def _line(source: Source, name: str) -> str:

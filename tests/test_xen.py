@@ -11,8 +11,9 @@ import dom0kit
 from dom0kit.abi import Physdev
 from dom0kit.iommu.facts import IommuKind
 from dom0kit.observation import observe
+from dom0kit.source import contents
 from dom0kit.source.in_memory import MemorySource
-from dom0kit.source.interface import SourceKind
+from dom0kit.source.interface import Source, SourceKind
 from dom0kit.source.recognise import open_source
 from dom0kit.xen import DomainKind, XenDomain, XenVersion, findings, from_answers
 from dom0kit.xen import observe as domain_of
@@ -101,8 +102,10 @@ def test_a_renamed_dmar_is_decoded() -> None:
     assert seen.iommu.kind is IommuKind.VT_D
     assert seen.iommu == whole.iommu
     assert seen.groups == whole.groups
-    (finding,) = (one for one in seen.findings if one.rule.startswith("xen."))
-    assert (finding.rule, finding.where) == ("xen.dmar-renamed", "table:RMAD")
+    assert [(one.rule, one.where) for one in seen.findings if one.rule.startswith("xen.")] == [
+        ("xen.dmar-renamed", "table:RMAD"),
+        ("xen.virtual-processors", "machine"),
+    ]
     assert any(table.name == "RMAD" and table.checksum_ok for table in seen.tables)
 
 
@@ -113,3 +116,24 @@ def test_a_pvh_dom0_is_told_what_it_misses() -> None:
     assert seen.iommu.kind is None
     assert "xen.tables-rebuilt" in {one.rule for one in seen.findings}
     assert "xen.tables-rebuilt" not in {one.rule for one in observe(open_source(Q35), aml=False).findings}
+
+
+def test_virtual_processors_are_no_processors_of_the_machine() -> None:
+    """A PV dom0 with fewer, and with APIC ids that mean nothing."""
+    native = open_source(Q35)
+    files = {"sys/devices/system/cpu/present": b"0\n", "sys/devices/system/cpu/possible": b"0\n"}
+    cpuinfo = b"processor\t: 0\napicid\t\t: 77\n\n"
+    seen = observe(changed_files(seen_by("PV", native), files | {"proc/cpuinfo": cpuinfo}), aml=False)
+    assert [one.message for one in seen.findings if one.rule.startswith(("cpu.", "xen.v"))] == [
+        "the PV dom0 has processors 0"
+    ]
+    assert seen.processors is not None
+    assert len(seen.processors.processors) > 1
+    assert {each.cpu for each in seen.processors.processors} == {None}
+    bare = observe(changed_files(native, files), aml=False)
+    assert "cpu.kernel-differs" in {one.rule for one in bare.findings}
+
+
+def changed_files(source: Source, files: dict[str, bytes]) -> MemorySource:
+    every = dict(contents.files_of(source)) | files
+    return MemorySource("changed", source.kind, tables=source.tables(), functions=source.functions(), files=every)

@@ -89,6 +89,7 @@ def look(xen: Xen, *options: str) -> dict[str, Any]:
 
 def look_pv(xen: Xen) -> dict[str, Any]:
     seen = look(xen)
+    seen["irq"] = command("irq")
     seen["entries"] = entries(xen)
     seen["vectors"] = [xen.query_vector(gsi).vector if entry & 0xFF else 0 for gsi, entry in enumerate(seen["entries"])]
     seen["lacks"] = {Physdev.PCI_DEVICE_RESET.name: raw(Physdev.PCI_DEVICE_RESET)}
