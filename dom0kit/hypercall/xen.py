@@ -68,7 +68,6 @@ _DEVICES_AT_ONCE: Final = 1024
 _LEVEL: Final = 1 << 15
 _ACTIVE_LOW: Final = 1 << 13
 _MASKED: Final = 1 << 16
-_LOGICAL: Final = 1 << 11
 
 Ioctl = Callable[[int, int, bytearray, bool], int]
 """As `fcntl.ioctl`."""
@@ -118,7 +117,9 @@ class Privcmd:
         try:
             return self._ioctl(self._file, IOCTL_HYPERCALL, words, True)
         except OSError as error:
-            return -(error.errno or 0)
+            if error.errno is None:
+                raise
+            return -error.errno
 
 
 def _memory(buffers: str) -> mmap.mmap:
@@ -169,6 +170,7 @@ class Xen(Hypervisor):
         self._functions = functions
         self._pins: dict[int, int] = {}
         self._errno = 0
+        """What Xen answered to the last call, where our statuses have not the like."""
         self._sysctl_version = 0
 
     def close(self) -> None:
@@ -183,6 +185,7 @@ class Xen(Hypervisor):
     # ---- As every hypervisor ----
 
     def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
+        self._errno = 0
         if (number, command) == (abi.HYPERCALL_DOM0KIT, Op.QUERY_VECTOR):
             return self._query_vector(argument)
         if number == abi.HYPERCALL_DOM0KIT and (number, command) in abi.ARGUMENTS:
@@ -293,7 +296,6 @@ class Xen(Hypervisor):
     def _physdev_call(self, command: int, argument: bytes) -> tuple[Status, bytes]:
         with self._privcmd.lock:
             answered, data = self._exchange(abi.HYPERCALL_PHYSDEV, command, argument)
-        self._errno = 0
         if answered >= 0:
             return Status.OK, data
         status = _status(answered)
