@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from dom0kit import serial
 from dom0kit.abi import InterruptFlag, Kind, Mode
-from dom0kit.address import DeliveryMode, Polarity, Sbdf, Trigger
+from dom0kit.acpi.namespace import AmlDevice, Namespace
+from dom0kit.acpi.resources import Irq
+from dom0kit.acpi.tables.mcfg import Allocation, Mcfg
+from dom0kit.address import DeliveryMode, IoapicPin, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import apply, roll_back
 from dom0kit.hypercall.core_library import ModelMachine
 from dom0kit.hypercall.effects import World
@@ -23,10 +26,12 @@ from dom0kit.hypercall.journal import Journals
 from dom0kit.hypercall.linux import Linux
 from dom0kit.interrupt_plan import InterruptPlan, Wishes, plan_interrupts
 from dom0kit.interrupts import routing_table
+from dom0kit.ioapic.legacy import Nmi
 from dom0kit.ioapic.redirection import EntryFormat, decode
 from dom0kit.msi.messages import MessageFormat
 from dom0kit.msi.messages import decode as decode_message
 from dom0kit.observation import observe
+from dom0kit.pci.function import Bridge
 from dom0kit.plan import (
     AnyOperation,
     Backend,
@@ -205,6 +210,170 @@ def check_numbers(platform: Platform, plan: Plan, entries: int | None) -> None:
         assert vectors is not None
         assert found == list(range(len(found)))
         assert len(found) <= min(vectors.vectors, most)
+
+
+def reasons(result: InterruptPlan) -> dict[str, str]:
+    return {each.what: each.why for each in result.left}
+
+
+def test_gsis_that_are_left_alone_and_why() -> None:
+    device = [Device(Sbdf(0, 1, 0, 0), 20), Device(Sbdf(0, 1, 1, 0), 70), Device(Sbdf(0, 1, 2, 0), 30)]
+    platform = made(device, ioapics=2, requested={20: "eth0"}).platform
+    wishes = Wishes(backend=Backend.LOOPBACK)
+    result = planned(platform, wishes)
+    assert reasons(result) == {"GSI 20": "eth0 has requested it", "GSI 70": "it is no pin of an IOAPIC"}
+    assert [operation.gsi for operation in result.plan.operations if isinstance(operation, MapGsi)] == [30]
+    assert platform.legacy is not None
+    nmi = Nmi(30, Trigger.EDGE, Polarity.HIGH, IoapicPin(1, 6))
+    changed = msgspec.structs.replace(platform, legacy=msgspec.structs.replace(platform.legacy, nmis=(nmi,)))
+    assert "NMI" in reasons(planned(changed, wishes))["GSI 30"]
+    twins = tuple(msgspec.structs.replace(ioapic, id=0) for ioapic in platform.ioapics)
+    changed = msgspec.structs.replace(platform, ioapics=twins)
+    assert reasons(planned(changed, wishes))["GSI 30"].startswith("its IOAPIC has the id of another")
+    mine = Wishes(backend=Backend.LOOPBACK, domains={Sbdf(0, 1, 2, 0): 3})
+    assert reasons(planned(platform, mine))["GSI 30"] == "it is domain 3's"
+
+
+def test_without_the_kernels_word_a_driver_may_have_requested() -> None:
+    devices = [
+        Device(Sbdf(0, 1, 0, 0), 20, driver="e1000e"),
+        Device(Sbdf(0, 1, 1, 0), 21, msi=1, driver="ahci", irqs=(30,)),
+    ]
+    unheard = made(devices, files={"sys/kernel/irq/30/chip_name": ""}).platform
+    assert unheard.kernel is not None
+    assert not unheard.kernel.interrupts
+    assert reasons(planned(unheard, Wishes(backend=Backend.LOOPBACK)))["GSI 20"] == "e1000e may have requested it"
+    assert "GSI 21" not in reasons(planned(unheard, Wishes(backend=Backend.LOOPBACK))), "it interrupts by messages"
+    heard = made(devices).platform
+    assert "GSI 20" not in reasons(planned(heard, Wishes(backend=Backend.LOOPBACK)))
+
+
+def test_the_timer_is_xens() -> None:
+    timer = AmlDevice(path="\\_SB.TMR", crs=(Irq(irqs=(0,)),))
+    platform = made([], overrides=[(0, 2, 0)]).platform
+    platform = msgspec.structs.replace(platform, namespace=Namespace(interpreter="a", devices=(timer,)))
+    assert reasons(planned(platform, Wishes(backend=Backend.XEN))) == {"GSI 2": "the timer is Xen's own"}
+    assert reasons(planned(platform, Wishes(backend=Backend.LOOPBACK))) == {}
+
+
+def test_bridges_and_other_domains_functions_have_their_messages_alone() -> None:
+    bridge = BEHIND_A_BRIDGE.functions[0]
+    assert bridge.buses is not None
+    result = planned(BEHIND_A_BRIDGE, Wishes(backend=Backend.XEN))
+    assert reasons(result)[str(bridge.sbdf)] == "a bridge, whose messages are its port driver's"
+    given = Wishes(backend=Backend.XEN, domains={BEHIND_A_BRIDGE.functions[1].sbdf: 2})
+    assert reasons(planned(BEHIND_A_BRIDGE, given))[str(BEHIND_A_BRIDGE.functions[1].sbdf)] == "it is domain 2's"
+    assert of(result.plan, MapMsix)
+
+
+def with_a_bridge() -> Platform:
+    platform = made([Device(Sbdf(0, 0, 1, 0), msix=1), Device(Sbdf(0, 1, 0, 0), msix=1)]).platform
+    bridge = Bridge(0, 1, 1, 0, 0, None, None, None, 0, False, "")
+    port = msgspec.structs.replace(platform.functions[0], bridge=bridge)
+    return msgspec.structs.replace(platform, functions=(port, platform.functions[1]))
+
+
+BEHIND_A_BRIDGE = with_a_bridge()
+
+
+def test_physical_functions_come_first() -> None:
+    physical, virtual = Sbdf(0, 2, 0, 0), Sbdf(0, 1, 0, 0)
+    platform = made([Device(physical), Device(virtual)]).platform
+    functions = tuple(
+        msgspec.structs.replace(each, physical_function=physical if each.sbdf == virtual else None)
+        for each in platform.functions
+    )
+    plan = planned(msgspec.structs.replace(platform, functions=functions), Wishes(backend=Backend.XEN)).plan
+    assert [(each.function, each.physical) for each in plan.operations if isinstance(each, PciDeviceAdd)] == [
+        (physical, None),
+        (virtual, physical),
+    ]
+    check_order(plan)
+
+
+def test_functions_by_ari_are_told_as_such() -> None:
+    source = open_source(next(str(path) for path in SHIPPED if path.stem == "qemu-q35"))
+    platform = observe(source, aml=False)
+    behind = Sbdf(0, 1, 1, 0)  # the root port above forwards by ARI: this is function 8 of device 0
+    moved = tuple(
+        msgspec.structs.replace(each, sbdf=behind) if each.sbdf == Sbdf(0, 1, 0, 4) else each
+        for each in platform.functions
+    )
+    plan = planned(msgspec.structs.replace(platform, functions=moved, msi=()), Wishes(backend=Backend.XEN)).plan
+    extended = [each.function for each in plan.operations if isinstance(each, PciDeviceAdd) and each.extended]
+    assert extended == [behind]
+
+
+def test_only_ecam_ranges_that_can_be_are_told() -> None:
+    platform = made([]).platform
+    table = next(table for table in platform.tables if table.signature == "MCFG")
+    assert isinstance(table.content, Mcfg)
+
+    def allocation(base: int, first: int, last: int) -> Allocation:
+        return Allocation(base_address=base, segment=0, start_bus=first, end_bus=last)
+
+    ranges = (
+        allocation(0xE000_0000, 0, 0x3F),
+        allocation(0xD000_0000, 0x3F, 0x7F),  # bus 3f twice
+        allocation(0xD000_1000, 0x40, 0x7F),
+        allocation(0, 0x40, 0x7F),
+        allocation(0xD000_0000, 0x50, 0x4F),
+        allocation(0xC000_0000, 0x40, 0xFF),
+    )
+    content = msgspec.structs.replace(table.content, allocations=ranges)
+    first = msgspec.structs.replace(table, content=content)
+    bad = msgspec.structs.replace(table, checksum_ok=False)
+    changed = msgspec.structs.replace(platform, tables=(bad, first, table))
+    plan = planned(changed, Wishes(backend=Backend.XEN)).plan
+    told = [(each.address, each.start_bus) for each in plan.operations if isinstance(each, PciMmcfgReserved)]
+    assert told == [(0xE000_0000, 0), (0xC000_0000, 0x40)]
+
+
+def test_what_drivers_have_is_moved_where_the_policy_wants_it() -> None:
+    """Through Linux; not what is there already, nor the timer, nor what Linux itself manages."""
+    files = {f"proc/irq/{irq}/effective_affinity_list": cpu for irq, cpu in ((20, "0\n"), (21, "1\n"), (31, "1\n"))}
+    devices = [
+        Device(Sbdf(0, 1, 0, 0), 20, node=1),
+        Device(Sbdf(0, 1, 1, 0), msix=4, driver="e1000e", irqs=(30, 31), node=1),
+        Device(Sbdf(0, 1, 2, 0), msix=4, driver="nvme", irqs=(32,), node=1, class_code=0x010802),
+    ]
+    platform = made(
+        devices, requested={20: "a", 21: "b", 0: "timer"}, files=files, nodes={0: 0, 1: 1}, overrides=[(0, 0, 0)]
+    ).platform
+
+    def moves(policy: str | None) -> list[tuple[int, str]]:
+        wishes = Wishes(backend=Backend.LINUX, policy=None if policy is None else Policy.parse(policy))
+        result = planned(platform, wishes)
+        assert policy is None or "Linux itself manages" in reasons(result)["0000:01:02.0"]
+        return [(each.irq, each.cpus) for each in result.plan.operations if isinstance(each, SetLinuxAffinity)]
+
+    assert moves("cpu=1") == [(20, "1"), (30, "1"), (31, "1")]
+    assert moves("cpu=0") == [(21, "0"), (30, "0"), (31, "0")]
+    assert moves("node") == [(20, "1"), (30, "1"), (31, "1")]
+    assert moves("spread") == moves(None) == []
+    assert moves("cpu=0-1") == [(30, "0-1"), (31, "0-1")], "where they go is not known of all"
+
+
+def test_in_direct_mode_nothing_is_given_twice() -> None:
+    """What is known to be in use on a processor is taken by nobody else."""
+    devices = [Device(Sbdf(0, 1, 0, 0), msi=1, driver="a", irqs=(30,)), Device(Sbdf(0, 1, 1, 0), msix=2048)]
+    platform = made(devices, apic_ids=[0]).platform
+    wishes = Wishes(backend=Backend.HV_CORE, intercept=False, entries=2048)
+    result = planned(platform, wishes)
+    vectors = [each.message.data for each in result.plan.operations if isinstance(each, MapMsix) and each.message]
+    assert len(vectors) == len(set(vectors)) == 201, "Linux 6.1 has 202, and one is at 0x41"
+    assert 0x41 not in vectors
+    assert [(each.wants, each.gets) for each in result.limited] == [(2048, 201)]
+
+
+def test_one_backend_does_not_speak_every_dialect() -> None:
+    for dialect in Dialect:
+        for backend in Backend:
+            if (dialect, backend) in SPOKEN:
+                Wishes(dialect=dialect, backend=backend)
+            else:
+                with pytest.raises(ValueError, match="does not speak"):
+                    Wishes(dialect=dialect, backend=backend)
 
 
 def test_what_xen_withholds_from_a_domain() -> None:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0kit.address import Gsi, Sbdf
+from dom0kit.interrupts import routing_table
+from dom0kit.iommu.facts import IommuFacts, IommuKind
+from dom0kit.plan import Backend
 from dom0kit.vectors import (
     CORE,
     XEN,
@@ -19,9 +23,13 @@ from dom0kit.vectors import (
     VectorLimits,
     Vectors,
     assign,
+    demands_of,
+    is_remapped,
+    limits,
     linux,
     shares,
 )
+from tests.synthetic import Device, made
 
 # --- limits -----------------------------------------------------------------------------------------------------------
 
@@ -220,3 +228,48 @@ def test_a_function_stays_on_its_node_while_there_is_room() -> None:
     assert [[place.cpu.index for place in grant.places] for grant in grants] == [[1, 1, 1], [1, 0, 0]]
     unknown = assign([Demand(function=Sbdf(0, 0, 1, 0), wants=2, node=7)], Vectors(cpus, limits), Strategy.NODE)
     assert len(unknown[0].places) == 2
+
+
+def test_who_needs_how_many() -> None:
+    devices = [
+        Device(Sbdf(0, 1, 0, 0), 20, msi=8, msix=5, node=1),
+        Device(Sbdf(0, 1, 1, 0), 20, msi=8),
+        Device(Sbdf(0, 1, 2, 0), 20, msi=1),
+        Device(Sbdf(0, 1, 3, 0), 21),
+    ]
+    platform = made(devices, requested={9: "acpi"}, sci=9).platform
+    table = routing_table(platform)[0]
+    nodes = {function.sbdf: function.numa_node for function in platform.functions}
+    wanted = demands_of(table, nodes, remapped=False)
+    assert [(each.name, each.wants, each.run) for each in wanted] == [
+        ("GSI 9", 1, False),
+        ("GSI 21", 1, False),
+        ("0000:01:00.0", 5, False),
+        ("0000:01:01.0", 8, True),
+        ("0000:01:02.0", 1, False),
+    ]
+    assert wanted[2].node == 1
+    assert not any(each.run for each in demands_of(table, nodes, remapped=True))
+
+
+@pytest.mark.parametrize(
+    ("chip", "tables", "remapped"),
+    [
+        ("IR-PCI-MSI", False, True),
+        ("PCI-MSI", True, False),
+        ("PCI-MSIX-0000:01:00.0", True, False),
+        ("xen-pirq", True, True),
+        ("xen-pirq", False, False),
+    ],
+)
+def test_whether_interrupts_are_remapped(chip: str, tables: bool, remapped: bool) -> None:
+    platform = made([], files={"sys/kernel/irq/40/chip_name": chip}).platform
+    facts = IommuFacts(kind=IommuKind.VT_D, interrupt_remapping=tables)
+    assert is_remapped(msgspec.structs.replace(platform, iommu=facts)) == remapped
+
+
+def test_whose_vectors_they_are() -> None:
+    platform = made([], release="6.12.1").platform
+    assert limits(platform, Backend.XEN) is XEN
+    assert [limits(platform, each) for each in (Backend.LIBRARY, Backend.LOOPBACK, Backend.HV_CORE)] == [CORE] * 3
+    assert limits(platform, Backend.HV_CORE, intercept=False) == limits(platform, Backend.LINUX) == linux("6.12")

@@ -74,6 +74,8 @@ def _where(target: Target | None, cpu: int | None, *, known: bool) -> str:
     """``0x31@2``; ``?`` for what is in use and nobody could read, ``-`` for what nobody uses."""
     if target is None:
         return f"?@{cpu}" if cpu is not None else "?" if known else "-"
+    if target.masked and target.vector is not None and target.vector < 0x10:
+        return "masked"  # as it came out of reset: nobody has programmed it
     at = ranges(target.cpus) if target.cpus else None if cpu is None else str(cpu)
     if target.remap_index is not None:
         return f"remapped #{target.remap_index}{f'@{at}' if at is not None else ''}"
