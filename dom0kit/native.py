@@ -50,13 +50,15 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
 
 _REBUILT: Final = "APIC"
 _RENAMED: Final = {"RMAD": "DMAR"}
+_ALWAYS_SHOWN: Final = frozenset(("APIC", "DSDT", "MCFG", "SSDT"))
+"""Of a kind that dom0 always sees, so that one more than dom0 has is another machine's."""
 _PROCESSORS: Final = "dom0 sees its virtual processors"
 _FILES: Final = {
     "proc/cpuinfo": _PROCESSORS,
     "sys/devices/system/cpu": _PROCESSORS,
     "sys/devices/system/node": "dom0 sees one node, of its own memory",
     "sys/devices/system/memory": "dom0 sees its own memory",
-    "sys/firmware/memmap": "a PVH dom0 sees a memory map that Xen made",
+    "sys/firmware/memmap": "under Xen it may be a map that Xen made for dom0",
 }
 """Files and folders of the kernel that under Xen tell of the domain instead of the machine."""
 _ATTRIBUTES: Final = ("numa_node", "local_cpulist")
@@ -65,6 +67,7 @@ _COMPUTED: Final = {
     "groups": ("DMAR", "IVRS"),
     "processors": ("APIC", "SRAT", "sys/devices/system/cpu"),
     "memory": ("SRAT", "SLIT", "HMAT", "sys/devices/system/node", "sys/firmware/memmap"),
+    "ioapics": ("APIC",),
     "legacy": ("APIC",),
 }
 """Parts of a Platform, and what they are computed from."""
@@ -132,32 +135,35 @@ class NativeView:
         return self.native if borrowed else self.dom0
 
     def _completed(self, redaction: Redaction) -> Iterator[RawTable]:
-        """dom0's tables, those that Xen changed replaced; then those that it does not show."""
+        """dom0's tables, those that Xen changed replaced, and those that it does not show; those that AML loads last."""
         native = {table.name: table for table in self.native.tables() if not table.dynamic}
         shown = self.seen.tables()
-        seen = {_RENAMED.get(table.name, table.name) for table in shown}
-        hidden = [table for name, table in native.items() if name not in seen]
-        for table in (*[each for each in shown if not each.dynamic], None, *[each for each in shown if each.dynamic]):
-            if table is None:  # static ones first
-                for one in hidden:
-                    self._reasons[one.name] = "Xen does not show it to dom0"
-                yield from hidden
-                continue
-            name = _RENAMED.get(table.name, table.name)
-            own = native.get(name)
-            if own is None or table.dynamic:
+        for table in shown:
+            if not table.dynamic:
+                own = native.pop(_RENAMED.get(table.name, table.name), None)
+                yield table if own is None else self._as_it_was(table, own, redaction)
+        for table in native.values():
+            if table.name.rstrip("0123456789") not in _ALWAYS_SHOWN:
+                self._reasons[table.name] = "Xen does not show it to dom0"
                 yield table
-            elif name != table.name:
-                if redaction.table(table).data[4:] != own.data[4:]:
-                    raise NotNative(f"the {table.name} of {self.dom0.name} is not the {name} of {self.native.name}")
-                self._reasons[name] = f"Xen shows it as {table.name}"
-                yield own
-            elif name == _REBUILT and redaction.table(table).data != own.data:
-                _check_madt(table, own, self.native.name)
-                self._reasons[name] = "Xen built one for dom0, of virtual processors"
-                yield own
-            else:
-                yield table
+        yield from (table for table in shown if table.dynamic)
+
+    def _as_it_was(self, shown: RawTable, own: RawTable, redaction: Redaction) -> RawTable:
+        """A table as it was without Xen; `shown` itself where Xen has not changed it."""
+        data = redaction.table(shown).data
+        if shown.name != own.name:
+            if data[4:] != own.data[4:]:
+                raise NotNative(f"the {shown.name} of {self.dom0.name} is not the {own.name} of {self.native.name}")
+            self._reasons[own.name] = f"Xen shows it as {shown.name}"
+            return own
+        if shown.name == _REBUILT and data != own.data:
+            if _copied(shown) != _copied(own):
+                raise NotNative(
+                    f"the MADT of {self.native.name} has other IOAPICs or overrides than the one that Xen built for dom0"
+                )
+            self._reasons[own.name] = "Xen built one for dom0, of virtual processors"
+            return own
+        return shown
 
     def _placed(self) -> Iterator[RawFunction]:
         """dom0's functions, on the nodes that the machine has them on."""
@@ -181,13 +187,8 @@ def _under_xen(source: Source) -> bool:
     return (source.file("sys/hypervisor/type") or b"").strip() == b"xen"
 
 
-def _check_madt(shown: RawTable, own: RawTable, name: str) -> None:
-    """Xen copies IOAPICs and overrides into the MADT that it builds."""
-    if _copied(shown) != _copied(own):
-        raise NotNative(f"the MADT of {name} has other IOAPICs or overrides than the one that Xen built for dom0")
-
-
 def _copied(raw: RawTable) -> list[str]:
+    """What Xen copies into the MADT that it builds: IOAPICs and overrides."""
     madt = decode_table(raw).content
     entries = madt.entries if isinstance(madt, Madt) else ()
     return sorted(str(entry) for entry in entries if isinstance(entry, Ioapic | InterruptSourceOverride))

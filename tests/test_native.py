@@ -91,6 +91,11 @@ def changed(source: Source, name: str, data: bytes) -> MemorySource:
     return MemorySource("changed", source.kind, tables=tables, functions=source.functions(), files=files)
 
 
+def with_table(source: Source, name: str, data: bytes) -> MemorySource:
+    tables = [*source.tables(), RawTable(name, b"SSDT" + data[4:])]
+    return MemorySource("one more", source.kind, tables=tables, functions=source.functions())
+
+
 def table(source: Source, name: str) -> bytes:
     return next(each.data for each in source.tables() if each.name == name)
 
@@ -102,6 +107,7 @@ def test_another_machine_is_refused() -> None:
         (machine(X2APIC), "other IOAPICs"),
         (changed(native, "DSDT", table(native, "DSDT")[:-1] + b"x"), "of another machine"),
         (changed(native, "APIC", rebuilt(table(native, "APIC"), ioapic_address=0xFEC10000)), "other IOAPICs"),
+        (with_table(native, "SSDT", table(native, "DSDT")), "of another machine"),
         (seen_by("PV", native), "under Xen, too"),
     ):
         with pytest.raises(NotNative, match=words):
