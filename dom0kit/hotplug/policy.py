@@ -35,7 +35,7 @@ import msgspec
 from dom0kit.address import Sbdf
 from dom0kit.pci.capabilities.serial_number import DeviceSerialNumber
 from dom0kit.pci.function import Function
-from dom0kit.platform import Platform
+from dom0kit.pci.topology import Topology
 
 _TEXT: Final = 1 << 20
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -78,19 +78,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if (self.domain is None) == (self.action is Action.GIVE):
             raise ValueError("`domain` goes with action give, and with no other")
 
-    def fits(self, function: Function, platform: Platform) -> bool:
+    def fits(self, function: Function, topology: Topology) -> bool:
         return (
-            _like(path_of(function.sbdf, platform), self.path)
-            and (self.slot is None or self.slot == slot_of(function.sbdf, platform))
+            _like(path_of(function.sbdf, topology), self.path)
+            and (self.slot is None or self.slot == slot_of(function.sbdf, topology))
             and _like(f"{function.class_code:06x}", self.class_)
             and _like(f"{function.vendor:04x}:{function.device:04x}", self.id)
             and _like(serial_of(function), self.serial)
         )
-
-    @property
-    def is_general(self) -> bool:
-        """It fits everything."""
-        return all(each is None for each in (self.path, self.slot, self.class_, self.id, self.serial))
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -112,9 +107,15 @@ class HotplugPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if self.default is Action.GIVE:
             raise ValueError("the default cannot give everything to one domain: write a rule without conditions")
 
-    def decide(self, function: Function, platform: Platform) -> Decision:
+    @property
+    def keeps_everything(self) -> bool:
+        """Whatever comes is for dom0's drivers."""
+        return all(action is Action.KEEP for action in (self.default, *(rule.action for rule in self.rule)))
+
+    def decide(self, function: Function, topology: Topology) -> Decision:
+        """`topology`: with the function in it."""
         for number, rule in enumerate(self.rule, 1):
-            if rule.fits(function, platform):
+            if rule.fits(function, topology):
                 return Decision(rule.action, rule.domain, f"rule {number}")
         return Decision(self.default)
 
@@ -137,22 +138,20 @@ def read_policy(data: bytes) -> HotplugPolicy:
         raise BadPolicy(str(error)) from error
 
 
-def path_of(sbdf: Sbdf, platform: Platform) -> str:
+def path_of(sbdf: Sbdf, topology: Topology) -> str:
     """``0000:00/05.0/00.0``: the root bus, device and function of every bridge, and of the function itself.
 
     Bus numbers below the root change when something is plugged; this does not.
     """
-    way = platform.topology.path(sbdf) if platform.topology is not None else (sbdf,)
+    way = topology.path(sbdf)
     steps = "/".join(f"{step.device:02x}.{step.function}" for step in way)
     return f"{sbdf.segment:04x}:{way[0].bus:02x}/{steps}"
 
 
-def slot_of(sbdf: Sbdf, platform: Platform) -> int | None:
+def slot_of(sbdf: Sbdf, topology: Topology) -> int | None:
     """Physical number of the nearest slot above that has one."""
-    if platform.topology is None:
-        return None
-    numbers = {slot.bridge: slot.number for slot in platform.topology.slots if slot.number is not None}
-    return next((numbers[step] for step in reversed(platform.topology.path(sbdf)[:-1]) if step in numbers), None)
+    numbers = {slot.bridge: slot.number for slot in topology.slots if slot.number is not None}
+    return next((numbers[step] for step in reversed(topology.path(sbdf)[:-1]) if step in numbers), None)
 
 
 def serial_of(function: Function) -> str:
@@ -201,6 +200,9 @@ class Flapping:
             return True
         return False
 
-    def is_over(self, sbdf: Sbdf, now: float) -> bool:
-        """Whether a refused address has been quiet long enough."""
-        return sbdf not in self._refused or now - self._refused[sbdf] >= self._limits.seconds
+    def over(self, now: float) -> list[Sbdf]:
+        """Addresses that were refused and have been quiet long enough; they are forgotten."""
+        found = [sbdf for sbdf, last in self._refused.items() if now - last >= self._limits.seconds]
+        for sbdf in found:
+            del self._refused[sbdf]
+        return found

@@ -22,6 +22,7 @@ from dom0kit.hotplug.policy import (
     slot_of,
 )
 from dom0kit.observation import observe
+from dom0kit.pci.topology import Topology
 from dom0kit.platform import Platform
 from tests.hotplug.machines import Q35, recording
 
@@ -33,9 +34,14 @@ def platform() -> Platform:
     return observe(recording(Q35), aml=False)
 
 
+def tree(platform: Platform) -> Topology:
+    assert platform.topology is not None
+    return platform.topology
+
+
 def decide(text: str, sbdf: Sbdf, platform: Platform) -> Decision:
     function = next(each for each in platform.functions if each.sbdf == sbdf)
-    return read_policy(text.encode()).decide(function, platform)
+    return read_policy(text.encode()).decide(function, tree(platform))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +81,8 @@ def test_rules_that_never_decide() -> None:
 
 
 def test_where_a_function_is(platform: Platform) -> None:
-    assert path_of(ROOT, platform) == "0000:00/07.0"
-    assert (slot_of(NIC, platform), slot_of(ROOT, platform), slot_of(VF, platform)) == (3, None, 1)
+    assert path_of(ROOT, tree(platform)) == "0000:00/07.0"
+    assert (slot_of(NIC, tree(platform)), slot_of(ROOT, tree(platform)), slot_of(VF, tree(platform))) == (3, None, 1)
 
 
 @pytest.mark.parametrize(
