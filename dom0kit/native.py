@@ -135,7 +135,7 @@ class NativeView:
         return self.native if borrowed else self.dom0
 
     def _completed(self, redaction: Redaction) -> Iterator[RawTable]:
-        """dom0's tables, those that Xen changed replaced, and those that it does not show; those that AML loads last."""
+        """dom0's tables, those that Xen changed replaced; those that it does not show; those that AML loads."""
         native = {table.name: table for table in self.native.tables() if not table.dynamic}
         shown = self.seen.tables()
         for table in shown:
@@ -159,7 +159,7 @@ class NativeView:
         if shown.name == _REBUILT and data != own.data:
             if _copied(shown) != _copied(own):
                 raise NotNative(
-                    f"the MADT of {self.native.name} has other IOAPICs or overrides than the one that Xen built for dom0"
+                    f"the MADT of {self.native.name} has other IOAPICs or overrides than the one that Xen built"
                 )
             self._reasons[own.name] = "Xen built one for dom0, of virtual processors"
             return own
