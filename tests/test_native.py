@@ -85,6 +85,16 @@ def test_what_dom0_sees_itself_is_not_borrowed() -> None:
     assert (view.name, view.kind, view.is_live) == (dom0.name, dom0.kind, False)
 
 
+def test_tables_that_aml_loads_are_dom0s_own() -> None:
+    native = machine()
+    dom0 = seen_by("PVH", native)
+    loaded = RawTable("SSDT9", b"SSDT" + table(native, "DSDT")[4:], dynamic=True)
+    files = {"sys/hypervisor/type": b"xen"}
+    tables = [loaded, *dom0.tables()]
+    with_loaded = MemorySource("dom0", dom0.kind, tables=tables, functions=dom0.functions(), files=files)
+    assert [one for one in NativeView(with_loaded, native).tables() if one.dynamic] == [loaded]
+
+
 def changed(source: Source, name: str, data: bytes) -> MemorySource:
     tables = [RawTable(name, data) if table.name == name else table for table in source.tables()]
     files = {"sys/hypervisor/type": source.file("sys/hypervisor/type") or b""}

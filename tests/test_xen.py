@@ -122,7 +122,7 @@ def test_virtual_processors_are_no_processors_of_the_machine() -> None:
     """A PV dom0 with fewer, and with APIC ids that mean nothing."""
     native = open_source(Q35)
     files = {"sys/devices/system/cpu/present": b"0\n", "sys/devices/system/cpu/possible": b"0\n"}
-    cpuinfo = b"processor\t: 0\napicid\t\t: 77\n\n"
+    cpuinfo = b"processor\t: 0\napicid\t\t: 1\n\n"
     seen = observe(changed_files(seen_by("PV", native), files | {"proc/cpuinfo": cpuinfo}), aml=False)
     assert [one.message for one in seen.findings if one.rule.startswith(("cpu.", "xen.v"))] == [
         "the PV dom0 has processors 0"
