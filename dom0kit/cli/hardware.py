@@ -42,7 +42,7 @@ def redirection_entries(hypervisor: KernelModule | Xen, *, hardware: bool) -> En
     }
     result: Entries = []
     try:
-        ioapics = hypervisor.list_ioapics() if isinstance(hypervisor, Xen) else hypervisor.shared_info().ioapics
+        ioapics = hypervisor.shared_info().ioapics
     except HypercallRefused as error:
         raise Unusable(f"no IOAPIC can be read: {error}") from error
     for ioapic in ioapics:

@@ -26,23 +26,10 @@ def opened_hypervisor() -> KernelModule | Xen:
     """The module, or, where it is not there, Xen by privcmd; Unusable where neither is."""
     try:
         return opened()
-    except Unusable:
-        from dom0kit.hypercall.xen import Privcmd, XenMissing
+    except Unusable as no_module:
+        from dom0kit.hypercall.xen import Xen, XenMissing
 
         try:
-            privcmd = Privcmd()
+            return Xen()
         except XenMissing:
-            privcmd = None
-        if privcmd is None:
-            raise
-    from dom0kit.address import Gsi
-    from dom0kit.cli.arguments import open_live
-    from dom0kit.hypercall.xen import IoapicAt, Xen, XenMissing
-    from dom0kit.observation import observe
-
-    with privcmd:
-        platform = observe(open_live(wake=False), aml=False, only="interrupts")
-    try:
-        return Xen(ioapics=[IoapicAt(ioapic.address, Gsi(ioapic.gsi_base)) for ioapic in platform.ioapics])
-    except XenMissing as missing:
-        raise Unusable(str(missing)) from missing
+            raise no_module from None

@@ -23,7 +23,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,7 @@ from dom0kit import abi
 from dom0kit.abi import Format, InterruptFlag, Op, PciDev, Physdev, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
-from dom0kit.hypercall.shared_info import SharedIoapicEntry
+from dom0kit.hypercall.shared_info import SharedInfo, SharedIoapicEntry
 from dom0kit.layout import layout
 from dom0kit.walker import Notes
 from dom0kit.xen import XenDomain, from_answers
@@ -150,23 +150,26 @@ class IoapicAt(msgspec.Struct, frozen=True):
 class Xen(Hypervisor):
     """Domain 0 of real Xen. Close it, or use it in ``with``.
 
-    Xen has none of our own calls: they are NOT_SUPPORTED, but for the vector query, which the redirection entry answers
-    where `ioapics` are given. dom0kit.ko has shared_info, too.
+    Xen has none of our own calls: they are NOT_SUPPORTED, but for the vector query, which the redirection entry
+    answers. Of shared_info there is the list of IOAPICs, and nothing in memory.
     """
 
     name = "xen"
 
     def __init__(
-        self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] = (), functions: Path = FUNCTIONS
+        self, privcmd: Privcmd | None = None, *, ioapics: Iterable[IoapicAt] | None = None, functions: Path = FUNCTIONS
     ) -> None:
-        """XenMissing where this is not dom0 of Xen. `functions`: the folder of the functions that dom0's kernel has."""
+        """XenMissing where this is not dom0 of Xen.
+
+        `ioapics`: without, those of this machine's MADT. `functions`: the folder of those that dom0's kernel has.
+        """
         self._privcmd = privcmd or Privcmd()
         try:
             self.domain: Final = self._ask_domain()
         except BaseException:
             self.close()
             raise
-        self._ioapics = tuple(ioapics)
+        self._given = None if ioapics is None else tuple(ioapics)
         self._functions = functions
         self._pins: dict[int, int] = {}
         self._errno = 0
@@ -226,8 +229,8 @@ class Xen(Hypervisor):
             return "Xen answered 0 and ignored the write: the interrupt is Xen's own, or a driver of dom0 has it"
         return ""
 
-    def list_ioapics(self) -> tuple[SharedIoapicEntry, ...]:
-        """Those given, by their registers as Xen shows them; its entries have no remapped format. HypercallRefused."""
+    def shared_info(self) -> SharedInfo:
+        """The IOAPICs, by their registers as Xen shows them; its entries have no remapped format."""
         found = []
         for ioapic in self._ioapics:
             version = self.apic_read(ioapic.address, 1)
@@ -241,7 +244,7 @@ class Xen(Hypervisor):
                     format=Format.COMPATIBILITY,
                 )
             )
-        return tuple(found)
+        return SharedInfo(counter=0, rsdp=None, xsdt=None, handed_over=False, ioapics=tuple(found))
 
     # ---- What dom0's kernel has told Xen ----
 
@@ -274,6 +277,12 @@ class Xen(Hypervisor):
         return found
 
     # ---- How ----
+
+    @property
+    def _ioapics(self) -> tuple[IoapicAt, ...]:
+        if self._given is None:
+            self._given = tuple(_of_the_madt())
+        return self._given
 
     def _ask_domain(self) -> XenDomain:
         version = self._privcmd.hypercall(_XEN_VERSION, _VERSION, 0)
@@ -434,6 +443,19 @@ class Xen(Hypervisor):
                 return struct.unpack_from(f"<{done}I", memory, nodes)
         refused = Status.NOT_SUPPORTED if status in (0, -errno.EACCES) else _status(status)
         raise HypercallRefused(refused, "sysctl pcitopoinfo", "this Xen does not tell which functions it has")
+
+
+def _of_the_madt() -> Iterator[IoapicAt]:
+    """The IOAPICs of this machine."""
+    from dom0kit.acpi.tables import decode_table
+    from dom0kit.ioapic import controllers
+    from dom0kit.source.errors import UnreadableSource
+    from dom0kit.source.live import live
+
+    with suppress(UnreadableSource):
+        tables = [decode_table(raw) for raw in live().tables() if raw.data[:4] == b"APIC"]
+        for ioapic in controllers.observe(tables)[0].ioapics:
+            yield IoapicAt(ioapic.address, Gsi(ioapic.gsi_base))
 
 
 def side_effects(low: int) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeXen:
     monkeypatch.setattr(Privcmd.__init__, "__defaults__", (str(device), str(buffers)))
     monkeypatch.setattr(Privcmd.__init__, "__kwdefaults__", {"ioctl": fake.ioctl})
     monkeypatch.setattr(arguments, "open_live", lambda *, wake: seen_by("PV", open_source(Q35)))
+    monkeypatch.setattr("dom0kit.source.live.live", lambda: open_source(Q35))
     return fake
 
 

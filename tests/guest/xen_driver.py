@@ -22,7 +22,7 @@ from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.cli import main as dom0kit
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.trace import TraceWriter
-from dom0kit.hypercall.xen import IoapicAt, Privcmd, Xen
+from dom0kit.hypercall.xen import Privcmd, Xen
 from dom0kit.hypercall.xen_told import told
 from dom0kit.layout import layout
 from dom0kit.platform import Platform
@@ -234,7 +234,7 @@ def act(xen: Xen) -> dict[str, Any]:
 
 def main() -> None:
     what = sys.argv[1]
-    with Xen(ioapics=[IoapicAt(IOAPIC, Gsi(0))]) as xen:
+    with Xen() as xen:
         seen = {"look-pv": look_pv, "look-pvh": look_pvh, "act": act}[what](xen)
     (OUT / what).write_text(json.dumps(seen))
 

@@ -196,7 +196,7 @@ def opened(fake: FakeXen, folder: Path, **how: object) -> Xen:
     for function in range(8):
         (folder / "devices" / f"0000:00:05.{function}").mkdir(parents=True, exist_ok=True)
     privcmd = Privcmd(str(device), str(buffers), ioctl=fake.ioctl)
-    return Xen(privcmd, functions=folder / "devices", **how)  # type: ignore[arg-type]
+    return Xen(privcmd, functions=folder / "devices", **({"ioapics": ()} | how))  # type: ignore[arg-type]
 
 
 def _read(address: int, format: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.kernel_module import KernelModule
 from dom0kit.hypercall.xen import IoapicAt, Privcmd, XenMissing, side_effects
 from dom0kit.layout import layout
+from dom0kit.source.errors import UnreadableSource
 from dom0kit.source.recognise import open_source
 from dom0kit.xen import DomainKind, XenVersion
 from tests.hypercall.fake_xen import IOAPIC, LEVEL, LOW, MASKED, PINS, FakeXen, opened
@@ -265,6 +266,23 @@ def test_a_vector_is_read_from_the_entry(tmp_path: Path) -> None:
         assert refusal(xen.query_vector, 1, 3).status is Status.INVALID
         xen.setup_gsi(Gsi(20), Trigger.LEVEL, Polarity.LOW)
         assert xen.query_vector(20).flags == InterruptFlag.MASKED | InterruptFlag.LEVEL | InterruptFlag.ACTIVE_LOW
+
+
+def test_ioapics_are_those_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dom0kit.source.live.live", lambda: open_source(Q35))
+    fake = FakeXen()
+    with opened(fake, tmp_path, ioapics=None) as xen:
+        assert fake.calls == [(17, 0), (17, 6)], "nothing is read before somebody asks"
+        (ioapic,) = xen.shared_info().ioapics
+        assert (ioapic.address, ioapic.gsi_base, ioapic.pins, ioapic.version) == (IOAPIC, 0, PINS, 0x20)
+        assert xen.query_vector(9).vector == fake.entries[9] & 0xFF
+
+    def nothing() -> None:
+        raise UnreadableSource("a container")
+
+    monkeypatch.setattr("dom0kit.source.live.live", nothing)
+    with opened(fake, tmp_path, ioapics=None) as xen:
+        assert xen.shared_info().ioapics == ()
 
 
 def test_what_xen_has_been_told(tmp_path: Path) -> None:
