@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What differs between two machines, or one machine at two times: every fact of one Platform that the other lacks."""
+"""What differs between two machines, or one machine at two times: every fact of one Platform that the other lacks.
+
+And between two plans: what each has that the other has not, operations in the order in which they are done.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,6 +16,7 @@ import msgspec
 from dom0kit import serial
 
 if TYPE_CHECKING:
+    from dom0kit.plan import Fact, Operation, Plan
     from dom0kit.platform import Platform
 
 
@@ -28,7 +33,7 @@ class Change(msgspec.Struct, frozen=True):
 
     kind: ChangeKind
     section: str
-    """Field of the Platform: ``tables``, ``functions``, ``ioapics``, ``routes`` …"""
+    """Field of the Platform (``tables``, ``functions``, ``ioapics``, ``routes`` …), or of the Plan."""
     item: str
     """Which of the section: a table's name, a function's address …; empty for a section of one thing."""
     field: str
@@ -79,6 +84,34 @@ def compare(before: Platform, after: Platform) -> Difference:
         for change in _sections(section, old.get(section), new.get(section))
     ]
     return Difference(1, before.origin.name, after.origin.name, tuple(changes))
+
+
+def compare_plans(before: Plan, after: Plan, names: tuple[str, str]) -> Difference:
+    """The differences between two plans; `names` are what the plans are called, their files say.
+
+    An operation in another place is one removed and one added: the order is part of a plan.
+    """
+    changes = [
+        Change(ChangeKind.CHANGED, "plan", "", name, old, new)
+        for name in ("title", "machine", "fingerprint", "dialect", "backend")
+        if (old := msgspec.to_builtins(getattr(before, name))) != (new := msgspec.to_builtins(getattr(after, name)))
+    ]
+    changes += _parts("facts", before.facts, after.facts)
+    changes += _parts("operations", before.operations, after.operations)
+    return Difference(1, *names, tuple(changes))
+
+
+def _parts(section: str, before: Sequence[Fact | Operation], after: Sequence[Fact | Operation]) -> Iterator[Change]:
+    for tag, low, high, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            for part in before[low:high]:
+                yield Change(ChangeKind.REMOVED, section, str(part), "", _value(part), None)
+            for part in after[first:last]:
+                yield Change(ChangeKind.ADDED, section, str(part), "", None, _value(part))
+
+
+def _value(part: Fact | Operation) -> Any:
+    return msgspec.json.decode(serial.encode(part))
 
 
 def _sections(section: str, old: Any, new: Any) -> Iterator[Change]:

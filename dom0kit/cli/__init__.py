@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command line: one module per verb, none of them imported before it is asked for.
 
-Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable; 130 interrupted, 141 nobody reads the output.
+Exit status: 0 fine, 1 findings, differences or refusals, 2 usage, 3 nothing usable; 130 interrupted, 141 nobody reads
+the output.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ VERBS = {
     "acpi": "browse the ACPI namespace (tree), evaluate an object (eval PATH)",
     "explain": "what a finding means, which specification says so, what to do",
     "schema": "JSON Schema of the JSON output",
-    "diff": "what differs between two recordings",
+    "diff": "what differs between two recordings, or two plans",
     "hv": "the hypervisor core: simulate it from a recorded machine; what runs below (info, shared-info)",
     "ioapic": "redirection entries of this machine: shown (dump), held against what they should be (diff)",
     "irq": "the routing table of every GSI and message; a plan for it (plan), vectors (budget, vector)",
     "msi": "the messages of one function (dump)",
+    "apply": "do what a plan says, all of it or nothing; or rehearse it (--dry-run)",
+    "rollback": "undo the newest plan that was applied",
+    "recover": "undo what was interrupted",
+    "status": "which plans are applied",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 
@@ -52,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(given)
     except UsageError as error:
-        return _refuse(USAGE, str(error))
+        return refuse(USAGE, str(error))
     except Unusable as error:
-        return _refuse(UNUSABLE, str(error))
+        return refuse(UNUSABLE, str(error))
     except SystemExit as end:  # argparse, after --help
         return int(end.code or FINE)
     except KeyboardInterrupt:
@@ -152,11 +157,12 @@ def _help() -> str:
         "usage: dom0kit VERB [ARGS]       (dom0kit VERB --help: what it takes)\n\n"
         f"{verbs}\n\n"
         f"{TRACE} FILE, with any verb: every hypercall as a line of JSON (dom0kit hv replay)\n\n"
-        "Exit status: 0 fine, 1 findings or differences, 2 usage, 3 nothing usable.\n"
+        "Exit status: 0 fine, 1 findings, differences or refusals, 2 usage, 3 nothing usable.\n"
     )
 
 
-def _refuse(status: int, sentence: str) -> int:
+def refuse(status: int, sentence: str) -> int:
+    """Say one sentence on standard error; the status is the given one."""
     print(f"dom0kit: {sentence}", file=sys.stderr)
     return status
 
@@ -176,4 +182,4 @@ def _report_bug(error: Exception) -> int:
 
         traceback.print_exc()
     kind, text = type(error).__name__, " ".join(str(error).split())
-    return _refuse(UNUSABLE, f"this is a bug: {kind}: {text} (run again with DOM0KIT_DEBUG=1 for the traceback)")
+    return refuse(UNUSABLE, f"this is a bug: {kind}: {text} (run again with DOM0KIT_DEBUG=1 for the traceback)")

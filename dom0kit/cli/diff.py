@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""``dom0kit diff``: what differs between two recordings."""
+"""``dom0kit diff``: what differs between two recordings, or two plans."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from typing import Any
 
-from dom0kit.cli import FINE, FOUND, emit
+from dom0kit.cli import FINE, FOUND, UsageError, emit
 from dom0kit.cli.arguments import Parser, observed
+from dom0kit.cli.plans import read_plan
 from dom0kit.cli.text.layout import Cell, Line, Section, columns, count, line, show
 from dom0kit.difference import Change, ChangeKind, Difference
 
@@ -22,17 +23,15 @@ _LONGEST = 60
 
 def run(arguments: list[str]) -> int:
     parser = Parser(
-        "diff", "What differs between two recordings, dumps or folders; exit status 1 where something does."
+        "diff",
+        "What differs between two recordings, dumps or folders, or two plans; exit status 1 where something does.",
     )
-    parser.add_argument("before", metavar="A", help="anything that enumerate --from takes")
+    parser.add_argument("before", metavar="A", help="anything that enumerate --from takes, or a plan")
     parser.add_argument("after", metavar="B", help="the same")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--no-aml", action="store_true", help="compare without interpreting AML: quick, but no routes")
     options = parser.parse_args(arguments)
-    from dom0kit.difference import compare
-
-    before, after = (observed(path, aml=not options.no_aml) for path in (options.before, options.after))
-    difference = compare(before, after)
+    difference = _difference(options.before, options.after, aml=not options.no_aml)
     if options.format == "json":
         from dom0kit.serial import encode
 
@@ -40,6 +39,27 @@ def run(arguments: list[str]) -> int:
     else:
         _print(difference)
     return FOUND if difference.changes else FINE
+
+
+def _difference(before: str, after: str, *, aml: bool) -> Difference:
+    from dom0kit.difference import compare, compare_plans
+
+    old, new = (read_plan(path) if _is_json(path) else None for path in (before, after))
+    if old is not None and new is not None:
+        return compare_plans(old, new, (before, after))
+    if old is not None or new is not None:
+        plan, other = (before, after) if old is not None else (after, before)
+        raise UsageError(f"diff: {plan} is a plan, and {other} is none: give two plans, or two machines")
+    return compare(*(observed(path, aml=aml) for path in (before, after)))
+
+
+def _is_json(path: str) -> bool:
+    """A plan is JSON, and no form of a recorded machine is."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1) == b"{"
+    except OSError:
+        return False
 
 
 def _print(difference: Difference) -> None:

@@ -135,7 +135,8 @@ def check(plan: Plan, world: World, *, fingerprint: str, irreversible: bool) -> 
     ]
     if lost and not irreversible:
         named = "; ".join(f"operation {index} ({operation}): {residue}" for index, operation, residue in lost[:_NAMED])
-        raise NotApplied(f"{len(lost)} operations cannot be undone, and need --irreversible: {named}")
+        more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        raise NotApplied(f"what cannot be undone needs --irreversible: {named}{more}")
     wrong = []
     for fact in plan.facts:
         try:

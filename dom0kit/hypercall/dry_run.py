@@ -3,7 +3,8 @@
 
 What a plan has "done" is remembered as far as its later operations look at it, so that a whole plan can be rehearsed:
 whose a GSI, a function or a domain would be by then, which pIRQs would be mapped, what registers would hold. What the
-hypervisor would choose (a vector, the message it composes) reads as 0.
+hypervisor would choose (a vector, the message it composes) reads as 0; how many pins an IOAPIC has that is still to be
+added, nobody knows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dom0kit import abi
 from dom0kit.abi import Op, Physdev, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.effects import BEYOND, MASKED
-from dom0kit.hypercall.interface import SELF, Hypervisor, Interrupt, words
+from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt, Listener, words
 from dom0kit.hypercall.journal import AnyRecord, Done, Skipped
 from dom0kit.hypercall.linux import Linux, LinuxRefused
 from dom0kit.hypercall.shared_info import SharedInfo, SharedIoapicEntry
@@ -68,19 +69,20 @@ class DryRun(Hypervisor):
         key = (number, command)
         if key not in abi.ARGUMENTS:
             return Status.NO_CALL, argument
-        shape = layout(abi.ARGUMENTS[key])
-        record = shape.parse(argument, 0, len(argument), Notes("dry run"))
-        assert record is not None, "arguments come from the methods of the interface"
+        record = _record(number, command, argument)
         if key in READS:
             return self._read(number, command, record, argument)
-        if isinstance(record, abi.MapPirqArgument) and record.pirq == BEYOND:
+        if isinstance(record, abi.MapPirqArgument) and _is_question(record):
             return self._whose(number, command, record, argument)
-        self._calls.append(words(Physdev(command) if number == abi.HYPERCALL_PHYSDEV else Op(command), record))
+        self._calls.append(_words(number, command, record))
         self._remember(key, record)
         return Status.OK, argument
 
     def interrupts(self, domain: int = SELF) -> Iterator[Interrupt]:
-        if self._domains.get(domain):
+        exists = self._domains.get(domain)
+        if exists is not None:
+            if not exists:
+                raise HypercallRefused(Status.NO_DOMAIN, f"read_interrupt(domain={domain:#x})")
             return iter(())
         lines = self._real.interrupts(domain)
         return (each for each in lines if (_own(domain), each.pirq) not in self._unmapped)
@@ -123,8 +125,9 @@ class DryRun(Hypervisor):
         if record.index < 0:
             word = record.bus & 0xFFFFFFFF
             source = Sbdf.from_devfn(word >> 16, word & 0xFF, record.devfn)
-        if source in self._owners:
-            owner = self._owners[source]
+        is_new = record.index >= 0 and any(base <= record.index < base + _PINS for base in self._added.values())
+        if source in self._owners or is_new:
+            owner = self._owners.get(source, 0)
             if owner is None:
                 return Status.NO_DEVICE, argument
             return (Status.OUT_OF_RANGE if owner == _own(record.domid) else Status.NOT_PERMITTED), argument
@@ -172,6 +175,21 @@ class DryRun(Hypervisor):
             self._added.pop(record.address, None)
 
 
+def _record(number: int, command: int, argument: bytes) -> Record:
+    record = layout(abi.ARGUMENTS[number, command]).parse(argument, 0, len(argument), Notes("hypercall"))
+    assert record is not None, "arguments come from the methods of the interface"
+    return record
+
+
+def _is_question(record: Record) -> bool:
+    """`dom0kit.hypercall.effects` asks by mappings that cannot be."""
+    return isinstance(record, abi.MapPirqArgument) and record.pirq == BEYOND
+
+
+def _words(number: int, command: int, record: Record) -> str:
+    return words(Physdev(command) if number == abi.HYPERCALL_PHYSDEV else Op(command), record)
+
+
 def _own(domain: int) -> int:
     """Domain 0 by either name."""
     return 0 if domain == SELF else domain
@@ -191,6 +209,12 @@ class DryLinux(Linux):
 
     def functions(self) -> list[Sbdf]:
         return self._real.functions()
+
+    def identity(self, function: Sbdf) -> tuple[int, int]:
+        return self._real.identity(function)
+
+    def is_virtual(self, function: Sbdf) -> bool:
+        return self._real.is_virtual(function)
 
     def users(self, gsi: Gsi) -> tuple[str, ...]:
         return self._real.users(gsi)
@@ -267,6 +291,16 @@ class RecordedLinux(Linux):
             raise LinuxRefused(f"config space of {function} was not recorded up to {offset + width:#x}")
         return int.from_bytes(data, "little")
 
+    def identity(self, function: Sbdf) -> tuple[int, int]:
+        attributes = self._recorded(function).attributes
+        try:
+            return int(attributes["vendor"], 16), int(attributes["device"], 16)
+        except (KeyError, ValueError):
+            return self.config(function, 0, 2), self.config(function, 2, 2)
+
+    def is_virtual(self, function: Sbdf) -> bool:
+        return "physfn" in self._recorded(function).attributes
+
     def bar(self, function: Sbdf, bar: int, offset: int, words: int) -> tuple[int, ...]:
         self._recorded(function)
         return (0, 0, 0, 1)[:words]
@@ -291,6 +325,21 @@ class RecordedLinux(Linux):
         if data is None:
             raise LinuxRefused(f"{what} was not recorded")
         return data.decode("utf-8", "replace").strip()
+
+
+class Noted(Listener):
+    """Keeps what changes something, of the calls of a hypervisor that is a model and may be changed."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def asked(self, backend: str, number: int, command: int, argument: bytes) -> None:
+        record = _record(number, command, argument)
+        if (number, command) not in READS and not _is_question(record):
+            self._calls.append(_words(number, command, record))
+
+    def answered(self, status: Status, answer: bytes) -> None:
+        pass
 
 
 class RehearsedStep(msgspec.Struct, frozen=True, kw_only=True):

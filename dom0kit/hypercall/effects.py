@@ -1135,7 +1135,8 @@ class _WriteMsixEntry(Effect[p.WriteMsixEntry, WordsImage]):
     def look(self, world: World, operation: p.WriteMsixEntry) -> WordsImage:
         function = operation.function
         world.must_be_free(function)
-        if not world.linux.config(function, _COMMAND, 2) & _MEMORY_DECODE:
+        # Of a virtual function the bit is always 0 (PCIe 6.0, section 9.3.4.1.3): its physical function says.
+        if not world.linux.is_virtual(function) and not world.linux.config(function, _COMMAND, 2) & _MEMORY_DECODE:
             raise Refused(f"{function} does not decode memory, so its MSI-X table cannot be reached: enable it first")
         low, high, data, control = world.linux.bar(function, operation.bar, self._at(operation), 4)
         return WordsImage(words=(low, high, data, control))
@@ -1361,7 +1362,7 @@ def broken(world: World, fact: AnyFact) -> str | None:
             else f"it is in {'intercept' if world.intercept else 'direct'} mode"
         )
     if isinstance(fact, p.FunctionIs):
-        vendor, device = (world.linux.config(fact.function, offset, 2) for offset in (0, 2))
+        vendor, device = world.linux.identity(fact.function)
         return None if (vendor, device) == (fact.vendor, fact.device) else f"it is {vendor:04x}:{device:04x}"
     if isinstance(fact, p.DriverIs):
         driver = world.linux.driver(fact.function)

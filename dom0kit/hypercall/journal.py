@@ -188,7 +188,7 @@ class Journals:
     JournalError: the folder is not the caller's alone. Locked: another process has it.
     """
 
-    def __init__(self, folder: str = FOLDER, disk: Disk | None = None) -> None:
+    def __init__(self, folder: str, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self._name = folder
         self._folder = self._lock = -1

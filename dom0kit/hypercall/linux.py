@@ -58,6 +58,21 @@ class Linux:
             if os.pwrite(file, value.to_bytes(width, "little"), offset) != width:
                 raise LinuxRefused(f"{what} was not written")
 
+    def identity(self, function: Sbdf) -> tuple[int, int]:
+        """Vendor and device, as Linux knows them: those of a virtual function do not stand in its config space."""
+        numbers = []
+        for name in ("vendor", "device"):
+            text = self._read(_of(function, name), f"{name} of {function}")
+            try:
+                numbers.append(int(text, 16))
+            except ValueError:
+                raise LinuxRefused(f"{name} of {function} is no number: {text!r}") from None
+        return numbers[0], numbers[1]
+
+    def is_virtual(self, function: Sbdf) -> bool:
+        """A virtual function of SR-IOV."""
+        return os.path.islink(self._path(_of(function, "physfn")))
+
     # ---- Device memory ----
 
     def bar(self, function: Sbdf, bar: int, offset: int, words: int) -> tuple[int, ...]:

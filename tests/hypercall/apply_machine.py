@@ -254,6 +254,8 @@ class FakeLinux(Linux):
         devices.mkdir(parents=True, exist_ok=True)
         (devices / str(function)).symlink_to(f"../../../devices/pci0000:00/{function}")
         (real / "config").write_bytes(CONFIG)
+        (real / "vendor").write_text("0x8086\n")
+        (real / "device").write_text("0x106f\n")
         (real / "resource0").write_bytes(bytes(range(256)) * (2 * PAGE_BYTES // 256))
         (real / "driver_override").write_text(override)
         if driver is not None:

@@ -7,35 +7,16 @@ import pytest
 from hypothesis import given
 
 from dom0kit import plan as p
-from dom0kit.abi import ARGUMENTS, HYPERCALL_PHYSDEV, Mode, Op, Physdev, Status
+from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Polarity, Trigger
 from dom0kit.hypercall.apply import NotApplied, Outcome, apply, rehearse
-from dom0kit.hypercall.core_library import CoreLibrary, ModelMachine
-from dom0kit.hypercall.dry_run import READS, DryLinux, DryRun, Rehearsal
-from dom0kit.hypercall.effects import BEYOND, World
-from dom0kit.hypercall.interface import words
+from dom0kit.hypercall.dry_run import DryLinux, DryRun, Noted, Rehearsal
+from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Journals
-from dom0kit.layout import layout
 from dom0kit.plan import AnyOperation, Backend, Plan, ResultOf
-from dom0kit.walker import Notes
 from tests.hv_core.machines import FIRST
 from tests.hypercall.apply_machine import BOOT, FINGERPRINT, OTHER, PHYSICAL, TABLE, FakeLinux, plan
 from tests.hypercall.test_apply_laws import LAWS, Stage, acceptable, lists, modes, staged
-
-
-class Heard(CoreLibrary):
-    """The core; the calls that change something, in words."""
-
-    def __init__(self, machine: ModelMachine) -> None:
-        super().__init__(machine)
-        self.made: list[str] = []
-
-    def call(self, number: int, command: int, argument: bytes) -> tuple[Status, bytes]:
-        record = layout(ARGUMENTS[number, command]).parse(argument, 0, len(argument), Notes("test"))
-        assert record is not None
-        if (number, command) not in READS and getattr(record, "pirq", 0) != BEYOND:
-            self.made.append(words(Physdev(command) if number == HYPERCALL_PHYSDEV else Op(command), record))
-        return super().call(number, command, argument)
 
 
 def rehearsed(stage: Stage, what: Plan) -> tuple[Outcome, Rehearsal, list[str]]:
@@ -51,7 +32,9 @@ def rehearsed(stage: Stage, what: Plan) -> tuple[Outcome, Rehearsal, list[str]]:
 def test_what_can_be_applied_can_be_rehearsed(
     mode: Mode, history: list[AnyOperation], wanted: list[AnyOperation]
 ) -> None:
-    first, what = acceptable(mode, history, wanted)
+    # How many pins an IOAPIC has is seen when it is added, and which pIRQs are free depends on that.
+    known = [each for each in wanted if not isinstance(each, p.IoapicAdd | p.IoapicRemove)]
+    first, what = acceptable(mode, history, known)
     with staged(mode) as stage:
         stage.apply(first, way_back=False)
         before, digest = stage.state(), stage.machine.digest()
@@ -83,11 +66,13 @@ def test_the_calls_are_those_that_applying_makes() -> None:
     with staged(Mode.DIRECT) as stage:
         _, rehearsal, said = rehearsed(stage, what)
         assert not any(step.skipped for step in rehearsal.steps)
-        core = Heard(stage.machine)
+        made: list[str] = []
+        core = stage.machine.domain(0)
+        core.listener = Noted(made)
         with Journals(stage.run) as journals:
             world = World(Backend.LIBRARY, core, FakeLinux(stage.linux_root))
             apply(what, world, journals, fingerprint=FINGERPRINT, boot=BOOT)
-        assert said == core.made
+        assert said == made
 
 
 def test_what_cannot_be_done_is_said() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -258,7 +258,7 @@ def staged(mode: Mode) -> Iterator[Stage]:
         shutil.rmtree(root)
 
 
-def acceptable(mode: Mode, history: list[AnyOperation], wanted: list[AnyOperation]) -> tuple[Plan, Plan]:
+def acceptable(mode: Mode, history: Sequence[AnyOperation], wanted: Sequence[AnyOperation]) -> tuple[Plan, Plan]:
     """Those of `history` that can be done from the start, and those of `wanted` that can be done after them."""
     with staged(mode) as stage:
         parts = []
