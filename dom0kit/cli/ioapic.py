@@ -11,15 +11,18 @@ from dom0kit.cli.arguments import Parser, open_live
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dom0kit.address import IoapicPin
     from dom0kit.cli.text.layout import Cell
+    from dom0kit.hypercall.kernel_module import KernelModule
     from dom0kit.hypercall.shared_info import SharedIoapicEntry
+    from dom0kit.hypercall.xen import Xen
     from dom0kit.ioapic.redirection import RedirectionEntry
-    from dom0kit.plan import Plan
 
 
 _VERBS = {
     "dump": "every redirection entry, decoded",
     "diff": "which entries are not as drivers and tables, or a plan, need them",
+    "set": "change one entry, by a plan that is applied at once",
 }
 
 
@@ -32,7 +35,7 @@ def run(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb not in _VERBS:
         raise UsageError(f"ioapic: there is no verb {verb!r}{closest(verb, _VERBS)} (dom0kit ioapic --help)")
-    return {"dump": _dump, "diff": _diff}[verb](rest)
+    return {"dump": _dump, "diff": _diff, "set": _set}[verb](rest)
 
 
 def _dump(arguments: list[str]) -> int:
@@ -101,12 +104,13 @@ def _diff(arguments: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     options = parser.parse_args(arguments)
     from dom0kit.cli.hardware import live_entries
+    from dom0kit.cli.plans import read_plan
     from dom0kit.cli.progress import Progress
     from dom0kit.interrupts import routing_table
     from dom0kit.ioapic.plan import differences, differences_from
     from dom0kit.observation import observe
 
-    plan = None if options.plan is None else _read_plan(options.plan)
+    plan = None if options.plan is None else read_plan(options.plan)
     entries = live_entries()
     with Progress() as progress:
         platform = observe(open_live(wake=False), progress=progress)
@@ -126,14 +130,69 @@ def _diff(arguments: list[str]) -> int:
     return FOUND if found else FINE
 
 
-def _read_plan(path: str) -> Plan:
-    from dom0kit.plan import Plan
-    from dom0kit.serial import UndecodableJson, decode
+def _set(arguments: list[str]) -> int:
+    from dom0kit.ioapic.plan import SETTINGS
 
-    try:
-        with open(path, "rb") as file:
-            return decode(file.read(), Plan)
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-    except UndecodableJson as error:
-        raise Unusable(f"{path} is no plan: {error}") from error
+    parser = Parser(
+        "ioapic set",
+        "Change one redirection entry that no driver has requested: checked, applied as a plan, read back. dom0kit "
+        "rollback brings back what was. Exit status 1 where it was refused, or the hypervisor made something else of "
+        "it.",
+    )
+    parser.epilog = "; ".join(f"{key}={values}" for key, values in SETTINGS.items())
+    parser.add_argument("pin", metavar="IOAPIC.PIN", help="IOAPIC id and pin, as dom0kit irq shows them: 0.20")
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="+", help="what to change")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, list every call, do nothing")
+    parser.add_argument("--irreversible", action="store_true", help="on Xen, which does not bring back what was")
+    options = parser.parse_args(arguments)
+    pin = _pin(parser, options.pin)
+    from dom0kit.cli.at_once import apply_at_once
+    from dom0kit.cli.module import opened_hypervisor
+    from dom0kit.cli.plans import this_machine
+    from dom0kit.ioapic.plan import STATUS_BITS, XEN_EFFECTS, changed, set_plan
+    from dom0kit.plan import Backend
+
+    with opened_hypervisor() as hypervisor:
+        backend = Backend(hypervisor.name)
+        ioapic, before = _entry(hypervisor, pin)
+        try:
+            after = changed(before, options.settings)
+        except ValueError as error:
+            parser.error(str(error))
+        if after == before:
+            return emit(f"pin {pin} is like that already\n")
+        plan = set_plan(pin, ioapic, before, after, backend, this_machine())
+        if backend is Backend.XEN:
+            emit("".join(f"on Xen: {effect}\n" for effect in XEN_EFFECTS))
+        status = apply_at_once(plan, dry_run=options.dry_run, irreversible=options.irreversible)
+        if status != FINE or options.dry_run:
+            return status
+        _, found = _entry(hypervisor, pin)
+    emit(f"before  {before.encode():016x}\nafter   {found.encode():016x}\n")
+    if found.encode() & ~STATUS_BITS != after.encode() & ~STATUS_BITS:
+        emit(f"wanted  {after.encode():016x}: the hypervisor made something else of it\n")
+        return FOUND
+    return FINE
+
+
+def _pin(parser: Parser, text: str) -> IoapicPin:
+    import re
+
+    from dom0kit.address import IoapicPin
+
+    match = re.fullmatch(r"(?a)(\d{1,3})\.(\d{1,3})", text)
+    if match is None:
+        parser.error(f"{text!r} is no pin like 0.20: IOAPIC id, pin")
+    return IoapicPin(int(match[1]), int(match[2]))
+
+
+def _entry(hypervisor: KernelModule | Xen, pin: IoapicPin) -> tuple[SharedIoapicEntry, RedirectionEntry]:
+    """One entry as the hypervisor shows it; Unusable where there is no such pin."""
+    from dom0kit.cli.hardware import redirection_entries
+
+    for ioapic, entries in redirection_entries(hypervisor, hardware=False):
+        if ioapic.id == pin.ioapic:
+            if pin.pin >= len(entries):
+                raise Unusable(f"IOAPIC {ioapic.id} has no pin {pin.pin}: its last is {len(entries) - 1}")
+            return ioapic, entries[pin.pin][2]
+    raise Unusable(f"there is no IOAPIC with id {pin.ioapic} (dom0kit ioapic dump lists them)")

@@ -141,7 +141,7 @@ def _plan(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     platform, table, findings, remarks = _routing(options)
-    backend, intercept = _backend(options, platform)
+    backend, intercept = backend_of(platform, options.backend, options.mode, recorded=is_recorded(options))
     try:
         wishes = Wishes(
             dialect=Dialect(options.dialect),
@@ -171,35 +171,30 @@ def _plan(arguments: list[str]) -> int:
     return FOUND if made.findings or made.limited else FINE
 
 
-def _backend(options: argparse.Namespace, platform: Platform) -> tuple[Backend, bool]:
-    """Who answers the calls, and whether it chooses vectors by itself."""
-    from dom0kit.abi import BackendKind, Mode
+def backend_of(platform: Platform, backend: str | None, mode: str | None, *, recorded: bool) -> tuple[Backend, bool]:
+    """Who answers the calls, and whether it chooses vectors by itself; where nobody says, as this machine runs."""
+    from dom0kit.abi import Mode
     from dom0kit.hypercall.kernel_module import KernelModule, ModuleMissing
     from dom0kit.plan import Backend
 
-    chosen = None if options.backend is None else Backend(options.backend)
-    mode = None if options.mode is None else options.mode == "intercept"
-    if not is_recorded(options) and (chosen is None or (chosen is Backend.HV_CORE and mode is None)):
+    chosen = None if backend is None else Backend(backend)
+    intercept = None if mode is None else mode == "intercept"
+    if not recorded and (chosen is None or (chosen is Backend.HV_CORE and intercept is None)):
         try:
             with KernelModule() as module:
-                kinds = {
-                    BackendKind.LOOPBACK: Backend.LOOPBACK,
-                    BackendKind.XEN: Backend.XEN,
-                    BackendKind.HV_CORE: Backend.HV_CORE,
-                }
-                if chosen in (None, kinds[module.backend]):
-                    chosen = kinds[module.backend]
-                    runs = module.mode() is Mode.INTERCEPT if chosen.is_core else False
-                    return chosen, runs if mode is None else mode
+                found = Backend(module.backend.name.lower())
+                if chosen in (None, found):
+                    chosen = found
+                    if intercept is None:
+                        intercept = found.is_core and module.mode() is Mode.INTERCEPT
         except ModuleMissing:
             pass
     if chosen is None:
-        chosen = Backend.LINUX if _owner(platform) is Backend.LINUX else Backend.XEN
-        if chosen is Backend.LINUX and is_recorded(options):
-            chosen = Backend.LOOPBACK
-    if mode is None:
-        mode = chosen in (Backend.LIBRARY, Backend.LOOPBACK)
-    return chosen, mode
+        owner = _owner(platform)
+        chosen = Backend.LOOPBACK if owner is Backend.LINUX and recorded else owner
+    if intercept is None:
+        intercept = chosen in (Backend.LIBRARY, Backend.LOOPBACK)
+    return chosen, intercept
 
 
 def _write(path: str, data: bytes) -> None:

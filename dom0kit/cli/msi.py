@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""``dom0kit msi``: the messages of one function, shown."""
+"""``dom0kit msi``: the messages of one function, shown, mapped and unmapped."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dom0kit.cli import FINE, Unusable, UsageError, closest, emit
-from dom0kit.cli.arguments import Parser, is_recorded, open_machine
+from dom0kit.cli.arguments import Parser, is_recorded, open_live, open_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _VERBS = {
     "dump": "MSI and MSI-X of one function: capability, table, where each message goes",
+    "map": "map the messages of a function without a driver, by a plan that is applied at once",
+    "unmap": "take them away again",
 }
 
 
@@ -30,7 +32,7 @@ def run(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb not in _VERBS:
         raise UsageError(f"msi: there is no verb {verb!r}{closest(verb, _VERBS)} (dom0kit msi --help)")
-    return {"dump": _dump}[verb](rest)
+    return {"dump": _dump, "map": _map, "unmap": _unmap}[verb](rest)
 
 
 def _dump(arguments: list[str]) -> int:
@@ -64,6 +66,85 @@ def _dump(arguments: list[str]) -> int:
     driver = next(each.driver for each in platform.functions if each.sbdf == sbdf)
     show(*text.dump(state, driver, table, remarks))
     return FINE
+
+
+def _map(arguments: list[str]) -> int:
+    parser = Parser(
+        "msi map",
+        "Map the messages of a function that has no driver; on hv_core also write, unmask and enable them. It is a "
+        "plan, applied at once; dom0kit rollback brings back what was. Exit status 1 where it is refused.",
+    )
+    function = _function(parser)
+    parser.add_argument("--entries", type=int, metavar="N", help="messages at most; default: MSI-X one a CPU, MSI one")
+    _add_ways(parser)
+    options = parser.parse_args(arguments)
+    if options.entries is not None and not 1 <= options.entries <= 2048:
+        parser.error(f"--entries is 1 to 2048, not {options.entries}")
+    sbdf = function(options.function)
+    from dom0kit.cli.at_once import apply_at_once
+    from dom0kit.cli.irq import backend_of
+    from dom0kit.interrupt_plan import Wishes, plan_messages
+    from dom0kit.interrupts import routing_table
+
+    platform = _this_machine()
+    _state(platform, sbdf)
+    backend, intercept = backend_of(platform, None, None, recorded=False)
+    wishes = Wishes(backend=backend, intercept=intercept, entries=options.entries)
+    from dom0kit.cli.hardware import live_tables
+
+    table, _ = routing_table(platform, tables=live_tables(platform, []))
+    try:
+        plan = plan_messages(platform, table, wishes, sbdf)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+    return apply_at_once(plan, dry_run=options.dry_run)
+
+
+def _unmap(arguments: list[str]) -> int:
+    parser = Parser(
+        "msi unmap",
+        "Take away the messages of a function that has no driver, on hv_core after switching them off. It is a plan, "
+        "applied at once. Not under Xen, which does not tell what a function has: there dom0kit rollback does it.",
+    )
+    function = _function(parser)
+    _add_ways(parser)
+    options = parser.parse_args(arguments)
+    sbdf = function(options.function)
+    from dom0kit.abi import Kind
+    from dom0kit.cli.at_once import apply_at_once
+    from dom0kit.cli.module import opened
+    from dom0kit.msi.plan import unmap_plan
+    from dom0kit.plan import Backend
+
+    platform = _this_machine()
+    state = _state(platform, sbdf)
+    described = next(each for each in platform.functions if each.sbdf == sbdf)
+    with opened() as module:
+        backend = Backend(module.backend.name.lower())
+        if not backend.is_core:
+            raise Unusable("Xen does not tell which pIRQs a function has: dom0kit rollback undoes msi map")
+        pirqs = {
+            each.pirq: (each.entry or 0, each.kind is Kind.MSIX)
+            for each in module.interrupts()
+            if each.function == sbdf and each.pirq is not None
+        }
+    try:
+        plan = unmap_plan(described, state, pirqs, backend, platform.origin.fingerprint)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+    return apply_at_once(plan, dry_run=options.dry_run)
+
+
+def _add_ways(parser: Parser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="check everything, list every call, do nothing")
+
+
+def _this_machine() -> Platform:
+    from dom0kit.cli.progress import Progress
+    from dom0kit.observation import observe
+
+    with Progress() as progress:
+        return observe(open_live(wake=False), aml=False, progress=progress)
 
 
 def _function(parser: Parser) -> Callable[[str], Sbdf]:

@@ -12,7 +12,7 @@ trigger, and only an unmasked write maps the pIRQ); Linux, arch/x86/pci/xen.c (m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,11 +20,27 @@ from dom0kit.address import DeliveryMode, Gsi, IoapicPin, Polarity, Trigger
 from dom0kit.interrupts import Line
 from dom0kit.ioapic.controllers import Ioapic, IoapicSet
 from dom0kit.ioapic.redirection import EntryFormat, RedirectionEntry
-from dom0kit.plan import AnyOperation, Dialect, MapGsi, Plan, SetAffinity, SetupGsi, WriteEntry
+from dom0kit.plan import (
+    AnyOperation,
+    Backend,
+    Dialect,
+    EntryIs,
+    GsiUnused,
+    MapGsi,
+    MaskEntry,
+    Plan,
+    SetAffinity,
+    SetupGsi,
+    WriteEntry,
+)
 from dom0kit.vectors import Place
 
-_STATUS_BITS: Final = 1 << 12 | 1 << 14
-"""Delivery status and remote IRR."""
+if TYPE_CHECKING:
+    from dom0kit.hypercall.shared_info import SharedIoapicEntry
+
+STATUS_BITS: Final = 1 << 12 | 1 << 14
+"""Delivery status and remote IRR: the hardware's own."""
+_WHOLE: Final = (1 << 64) - 1
 XEN_PIRQS: Final = 256
 """Xen reads the vector field of GSIs below as their pIRQ."""
 
@@ -196,8 +212,8 @@ def differences_from(
         if isinstance(operation, SetupGsi):
             what = _signal(operation.trigger, operation.polarity, entry)
         else:
-            now = entry.encode() & ~_STATUS_BITS
-            what = "" if now == operation.entry & ~_STATUS_BITS else f"the plan writes {operation.entry:016x}"
+            now = entry.encode() & ~STATUS_BITS
+            what = "" if now == operation.entry & ~STATUS_BITS else f"the plan writes {operation.entry:016x}"
         if what:
             found.append(Difference(pin, gsi, entry, what, harm=False))
     return tuple(sorted(found, key=lambda each: each.gsi))
@@ -253,6 +269,45 @@ def changed(entry: RedirectionEntry, settings: Iterable[str]) -> RedirectionEntr
         if new.delivery_mode not in _MODES.values():
             raise ValueError("an unmasked entry's mode is fixed or lowest: no pin carries SMI, NMI, INIT or ExtINT")
     return new
+
+
+XEN_EFFECTS: Final = (
+    "vector and destination are Xen's own choice, whatever is written",
+    "the vector field is read as the pIRQ that an unmasked write maps",
+    "the mask follows the trigger: a level entry is left masked, an edge one unmasked",
+    "an entry in use is left as it is, and Xen says that all went well",
+    "what Xen has allocated stays until it restarts",
+)
+"""Of writing an entry as PV domain 0 (Xen, arch/x86/io_apic.c, ioapic_guest_write)."""
+
+
+def set_plan(
+    pin: IoapicPin,
+    ioapic: Ioapic | SharedIoapicEntry,
+    before: RedirectionEntry,
+    after: RedirectionEntry,
+    backend: Backend,
+    fingerprint: str,
+) -> Plan:
+    """A plan that makes one entry from `before` to `after`, if no driver has requested it and it still is `before`."""
+    masks = msgspec.structs.replace(before, masked=after.masked, delivery_status=False, remote_irr=False) == after
+    operation: AnyOperation
+    if masks and backend.is_core:
+        operation = MaskEntry(ioapic=ioapic.address, pin=pin.pin, masked=after.masked)
+    else:
+        operation = WriteEntry(ioapic=ioapic.address, pin=pin.pin, entry=after.encode())
+    known = EntryIs(
+        ioapic=ioapic.address, pin=pin.pin, value=before.encode() & ~STATUS_BITS, mask=_WHOLE & ~STATUS_BITS
+    )
+    return Plan(
+        title=f"entry {pin}",
+        machine="this machine",
+        fingerprint=fingerprint,
+        dialect=Dialect.CLASSIC_XEN if backend is Backend.XEN else Dialect.CLASSIC_2005,
+        backend=backend,
+        facts=(GsiUnused(gsi=Gsi(ioapic.gsi_base + pin.pin)), known),
+        operations=(operation,),
+    )
 
 
 def _value(key: str, text: str) -> object | None:

@@ -11,7 +11,7 @@ with MSI_SEG, several with MULTI_MSI and no table, MSI-X by the start of the tab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from dom0kit.msi.messages import MessageFormat, compose
@@ -24,13 +24,16 @@ from dom0kit.plan import (
     AnyOperation,
     Backend,
     ConfigIs,
+    Dialect,
     DriverIs,
     FunctionIs,
     MapMsi,
     MapMsix,
     Message,
+    Plan,
     ResultOf,
     SetAffinity,
+    UnmapPirq,
     WriteConfig,
     WriteMsi,
     WriteMsixEntry,
@@ -171,6 +174,44 @@ def _msix(
             )
         )
     return operations
+
+
+def unmap_plan(
+    function: Function,
+    state: MsiState,
+    pirqs: Mapping[int, tuple[int, bool]],
+    backend: Backend,
+    fingerprint: str,
+) -> Plan:
+    """Takes a function's messages from a core; on hv_core its capabilities are switched off first.
+
+    `pirqs`: entry, and whether it is one of MSI-X, by pIRQ. ValueError where there are none, or a driver has them.
+    """
+    if function.driver is not None:
+        raise ValueError(f"{function.sbdf}: {function.driver} has it")
+    if not pirqs:
+        raise ValueError(f"{function.sbdf} has no messages mapped")
+    operations: list[AnyOperation] = []
+    for each in function.capabilities if backend is Backend.HV_CORE else ():
+        if isinstance(each, Msi | MsiX):
+            enabled = _MSI_ENABLE if isinstance(each, Msi) else _MSIX_ENABLE
+            operations.append(
+                WriteConfig(function=function.sbdf, offset=each.offset + 2, width=2, value=0, mask=enabled)
+            )
+    several = sorted(pirq for pirq, (_, msix) in pirqs.items() if not msix)
+    if several:
+        operations.append(UnmapPirq(pirq=several[0], count=len(several)))
+    table = state.msix.table_address or 0 if state.msix is not None else 0
+    operations += (UnmapPirq(pirq=pirq, table=table) for pirq, (_, msix) in sorted(pirqs.items()) if msix)
+    return Plan(
+        title=f"messages of {function.sbdf} taken away",
+        machine="this machine",
+        fingerprint=fingerprint,
+        dialect=Dialect.MODERN,
+        backend=backend,
+        facts=tuple(facts(function)[:2]),
+        operations=tuple(operations),
+    )
 
 
 def _message(place: Place, format: MessageFormat) -> Message:

@@ -19,9 +19,21 @@ from dom0kit.ioapic.plan import (
     entry_2005,
     entry_xen,
     line_operations,
+    set_plan,
 )
 from dom0kit.ioapic.redirection import EntryFormat, RedirectionEntry, decode
-from dom0kit.plan import Backend, Dialect, MapGsi, Plan, SetAffinity, SetupGsi, WriteEntry
+from dom0kit.plan import (
+    Backend,
+    Dialect,
+    EntryIs,
+    GsiUnused,
+    MapGsi,
+    MaskEntry,
+    Plan,
+    SetAffinity,
+    SetupGsi,
+    WriteEntry,
+)
 from dom0kit.vectors import Cpu, Place
 
 IOAPIC = Ioapic(2, 0xFEC00000, 0, 24, PinsFrom.BOOT_LOG, 0x20, True, None, None)
@@ -230,3 +242,22 @@ def test_any_setting_is_set_or_refused(value: int, keys: list[str], data: st.Dat
     if not after.masked and after.remap_index is None:
         assert after.delivery_mode in (DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY)
         assert 0x10 <= (after.vector or 0) <= 0xFE
+
+
+def test_a_plan_for_one_entry() -> None:
+    """Only if it still is as it was read, and nobody has requested it; a pure mask is a pure mask."""
+    before = entry(0x0200_0000_0001_9031)
+    for setting, operation in (
+        ("masked=no", MaskEntry(ioapic=0xFEC10000, pin=3, masked=False)),
+        ("vector=0x52", WriteEntry(ioapic=0xFEC10000, pin=3, entry=0x0200_0000_0001_8052)),
+    ):
+        plan = set_plan(IoapicPin(3, 3), FAR, before, changed(before, [setting]), Backend.LOOPBACK, "0" * 64)
+        assert plan.operations == (operation,)
+        assert plan.dialect is Dialect.CLASSIC_2005
+        assert plan.facts == (
+            GsiUnused(gsi=Gsi(303)),
+            EntryIs(ioapic=0xFEC10000, pin=3, value=0x0200_0000_0001_8031, mask=0xFFFF_FFFF_FFFF_AFFF),
+        )
+    xen = set_plan(IoapicPin(3, 3), FAR, before, changed(before, ["masked=no"]), Backend.XEN, "0" * 64)
+    assert xen.operations == (WriteEntry(ioapic=0xFEC10000, pin=3, entry=0x0200_0000_0000_8031),)
+    assert xen.dialect is Dialect.CLASSIC_XEN

@@ -11,7 +11,7 @@ import pytest
 from dom0kit.address import Sbdf
 from dom0kit.interrupt_plan import Wishes, plan_messages
 from dom0kit.interrupts import routing_table
-from dom0kit.msi.plan import facts, message_operations, obstacle
+from dom0kit.msi.plan import facts, message_operations, obstacle, unmap_plan
 from dom0kit.msi.state import MsiState
 from dom0kit.pci.function import Function
 from dom0kit.plan import (
@@ -27,6 +27,7 @@ from dom0kit.plan import (
     PciDeviceAdd,
     ResultOf,
     SetAffinity,
+    UnmapPirq,
     WriteConfig,
     WriteMsi,
     WriteMsixEntry,
@@ -190,3 +191,35 @@ def test_what_cannot_be_mapped(fields: dict[str, int], wishes: dict[str, Any], s
 def test_a_function_that_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"there is no function 0000:02:00\.0"):
         one(machine(**MSIX), function=Sbdf(0, 2, 0, 0))
+
+
+# --- and away again ---------------------------------------------------------------------------------------------------
+
+
+def unmapped(made_machine: Made, pirqs: dict[int, tuple[int, bool]], backend: Backend) -> list[AnyOperation]:
+    function, state = parts(made_machine)
+    plan = unmap_plan(function, state, pirqs, backend, "0" * 64)
+    assert plan.facts == (
+        FunctionIs(function=FUNCTION, vendor=0x1234, device=0x5678),
+        DriverIs(function=FUNCTION, driver=None),
+    )
+    return list(plan.operations)
+
+
+def test_messages_are_taken_away() -> None:
+    msix = {31: (1, True), 30: (0, True)}
+    assert unmapped(machine(**MSIX), msix, Backend.LOOPBACK) == [
+        UnmapPirq(pirq=30, table=TABLE),
+        UnmapPirq(pirq=31, table=TABLE),
+    ]
+    assert unmapped(machine(**MSIX), msix, Backend.HV_CORE)[0] == WriteConfig(
+        function=FUNCTION, offset=0x72, width=2, value=0, mask=0x8000
+    )
+    assert unmapped(machine(**MSI), {41: (1, False), 40: (0, False)}, Backend.HV_CORE) == [
+        WriteConfig(function=FUNCTION, offset=0x52, width=2, value=0, mask=1),
+        UnmapPirq(pirq=40, count=2),
+    ]
+    with pytest.raises(ValueError, match="has no messages mapped"):
+        unmapped(machine(**MSI), {}, Backend.LOOPBACK)
+    with pytest.raises(ValueError, match="nvme has it"):
+        unmapped(machine(**MSI, driver="nvme"), msix, Backend.LOOPBACK)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""A verb's own small plan, applied as ``dom0kit apply`` applies any; no verb itself."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dom0kit.plan import Plan
+
+
+def apply_at_once(plan: Plan, *, dry_run: bool = False, irreversible: bool = False) -> int:
+    """Applies it, with the journal and the way back of any plan; the exit status is that of ``dom0kit apply``."""
+    from dom0kit.cli import apply
+    from dom0kit.serial import encode
+
+    with tempfile.NamedTemporaryFile(prefix="dom0kit-plan-", suffix=".json") as file:
+        file.write(encode(plan))
+        file.flush()
+        options = {"--dry-run": dry_run, "--irreversible": irreversible}
+        return apply.run([file.name, *(option for option, given in options.items() if given)])
