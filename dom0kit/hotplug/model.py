@@ -16,6 +16,7 @@ import msgspec
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.finding import Finding
 from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.pci.config_space import decode_function
 from dom0kit.source.contents import files_of
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, Source
@@ -149,11 +150,21 @@ class ModelLinux(Linux):
     def __init__(self, kernel: ModelKernel) -> None:
         self._kernel = kernel
 
+    def functions(self) -> list[Sbdf]:
+        return list(self._kernel.addresses())
+
     def config(self, function: Sbdf, offset: int, width: int) -> int:
         data = self._kernel.shown(function).config[offset : offset + width]
         if len(data) < width:
             raise LinuxRefused(f"config space of {function} ends before {offset + width:#x}")
         return int.from_bytes(data, "little")
+
+    def identity(self, function: Sbdf) -> tuple[int, int]:
+        known, _ = decode_function(self._kernel.shown(function))
+        return known.vendor, known.device
+
+    def is_virtual(self, function: Sbdf) -> bool:
+        return "physfn" in self._kernel.shown(function).attributes
 
     def write_config(self, function: Sbdf, offset: int, width: int, value: int) -> None:
         self.config(function, offset, width)

@@ -44,6 +44,8 @@ from dom0kit.plan import (
 )
 from dom0kit.platform import Platform
 
+TITLE: Final = "hotplug: "
+"""What titles begin with."""
 QUARANTINE: Final = "dom0kit-quarantine"
 """No driver has this name, so a function that only it may bind has none."""
 _GUESTS_DRIVER: Final = {Backend.XEN: "pciback", Backend.LINUX: "vfio-pci"}
@@ -55,7 +57,7 @@ def plan(
     title: str, platform: Platform, backend: Backend, operations: Iterable[AnyOperation], facts: Iterable[AnyFact] = ()
 ) -> Plan:
     return Plan(
-        title=title,
+        title=TITLE + title,
         machine=platform.origin.name[:1000],
         fingerprint=platform.origin.fingerprint,
         dialect=Dialect.MODERN,
@@ -69,12 +71,7 @@ def plan(
 
 
 def facts(entry: Entry) -> tuple[AnyFact, ...]:
-    """It is still the one that was decided on.
-
-    Of a virtual function config space does not tell: its ids read as all ones (PCIe Base 6.0, section 9.3.4.1.1).
-    """
-    if entry.physical is not None:
-        return ()
+    """It is still the one that was decided on."""
     return (FunctionIs(function=entry.function, vendor=entry.vendor, device=entry.device),)
 
 

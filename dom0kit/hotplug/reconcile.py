@@ -246,6 +246,9 @@ class Reconciler:
     def _recover(self) -> None:
         with Journals(self._folder, self._disk) as journals:
             recovery = recover(journals, self._world, boot=self._boot)
+            for number in journals.numbers():
+                if journals.read(number).plan.title.startswith(plans.TITLE):
+                    journals.remove(number)  # it was done; the process died before it could say that it has no way back
         if recovery.returned is not None:
             what = f"{recovery.returned.title} was interrupted, and is undone"
             self._changes.append(Change(kind=ChangeKind.RECOVERED, what=what))

@@ -226,6 +226,8 @@ class Slot(msgspec.Struct, frozen=True):
     """None where there is no sensor."""
     link_active: bool | None = None
     """None where the link does not report it."""
+    attention: int | None = None
+    """Attention Indicator Control: 1 on, 2 blinking, 3 off, 0 reserved; None where there is no indicator."""
     functions: tuple[Sbdf, ...] = ()
     """On the bus behind, ascending."""
 
@@ -547,6 +549,7 @@ def _slot(function: Function, express: Express | None) -> Slot | None:
             powered=not slot.power_off if slot.power_controller else None,
             latch_open=slot.mrl_open if slot.mrl_sensor else None,
             link_active=link.active if link is not None and link.link_active_reporting else None,
+            attention=slot.attention_indicator_control if slot.attention_indicator else None,
         )
     if any(isinstance(capability, HotPlug) for capability in function.capabilities):
         return Slot(bridge=function.sbdf, kind=SlotKind.SHPC, number=None, chassis=chassis, hot_plug=True)

@@ -40,7 +40,7 @@ class Rig:
         aml: bool = True,
         kernel: ModelKernel | None = None,
         core: ModelMachine | None = None,
-        **more: Any,
+        backend: Backend = Backend.LIBRARY,
     ) -> None:
         self.kernel = kernel or ModelKernel(recording(name))
         self.core = core or booted(observe(recording(name), aml=False), recording(name).tables())
@@ -51,7 +51,7 @@ class Rig:
         self.policy = policy if isinstance(policy, HotplugPolicy) else read_policy(policy.encode())
         self.now = 0.0
         self.aml = aml
-        self.more = more
+        self.backend = backend
         self.reconciler = self.made()
 
     @property
@@ -60,10 +60,10 @@ class Rig:
 
     def made(self) -> Reconciler:
         """A new process."""
-        more = {"disk": MortalDisk(self.death), "aml": self.aml, "clock": lambda: self.now, **self.more}
+        more: dict[str, Any] = {"disk": MortalDisk(self.death), "aml": self.aml, "clock": lambda: self.now}
         core = MortalCore(self.core, self.death)
         folder = str(self.folder)
-        return Reconciler(self.kernel, core, Backend.LIBRARY, self.policy, folder=folder, boot=BOOT, **more)
+        return Reconciler(self.kernel, core, self.backend, self.policy, folder=folder, boot=BOOT, **more)
 
     def start(self) -> tuple[Change, ...]:
         return tuple(self.reconciler.start())

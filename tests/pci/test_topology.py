@@ -98,6 +98,7 @@ def test_a_slot_says_what_its_registers_say() -> None:
             power_controller=True,
             mrl_sensor=False,
             interlock=False,
+            attention=0,
             present=True,
             powered=True,
             latch_open=None,
