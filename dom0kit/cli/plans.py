@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from dom0kit.cli import Unusable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dom0kit.plan import Backend, Plan
 
 PLAN_LIMIT = 1 << 30
+_PIECE = 1 << 20
 
 
 def read_plan(path: str) -> Plan:
@@ -34,10 +35,10 @@ def plan_in(path: str) -> tuple[Plan | None, str]:
 
     try:
         if path == "-":
-            data = sys.stdin.buffer.read(PLAN_LIMIT + 1)
+            data = _read(sys.stdin.buffer)
         else:
             with open(path, "rb") as file:
-                data = file.read(PLAN_LIMIT + 1)
+                data = _read(file)
     except OSError as error:
         raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > PLAN_LIMIT:
@@ -46,6 +47,14 @@ def plan_in(path: str) -> tuple[Plan | None, str]:
         return decode(data, Plan), ""
     except UndecodableJson as error:
         return None, str(error)
+
+
+def _read(file: BinaryIO) -> bytes:
+    """All of a file, or one byte more than a plan has. In pieces: Python makes room for as much as it is asked for."""
+    data = bytearray()
+    while piece := file.read(min(_PIECE, PLAN_LIMIT + 1 - len(data))):
+        data += piece
+    return bytes(data)
 
 
 def open_world(backend: Backend) -> World:
