@@ -115,8 +115,9 @@ def unmarked(view: View) -> Iterator[Told]:
 )
 def bar_unassigned(view: View) -> Iterator[Told]:
     for function in view.read:
+        compatible_ide = function.class_code >> 8 == 0x0101  # its registers of fixed addresses read as 0
         for bar in function.bars:
-            if bar.address == 0 and bar.size and not bar.virtual:
+            if bar.address == 0 and bar.size and not bar.virtual and not (compatible_ide and bar.kind is BarKind.IO):
                 yield function.where, f"BAR {bar.index} of {bar.size:#x} bytes, {bar.kind.value}"
 
 

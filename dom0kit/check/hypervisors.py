@@ -99,7 +99,7 @@ def pvh_sriov(view: View) -> Iterator[Told]:
     specification="Xen arch/x86/hvm/hypercall.c (hvm_physdev_op), compared over 4.17 to 4.22",
 )
 def pvh_intx(view: View) -> Iterator[Told]:
-    routed = {route.sbdf for route in view.platform.routes}
+    routed = {route.sbdf for route in view.platform.routes if route.gsi is not None}
     pins = [
         state.sbdf
         for state in view.platform.msi

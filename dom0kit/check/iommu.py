@@ -196,7 +196,7 @@ def unit_domain(view: View) -> Iterator[Told]:
 )
 def ats_unserved(view: View) -> Iterator[Told]:
     facts = view.platform.iommu
-    for function in view.read if facts is not None else ():
+    for function in view.read if view.fadt is not None and facts is not None else ():
         services = capability(function, AddressTranslationServices)
         if services is not None and services.enabled and facts is not None and facts.unit_of(function.sbdf) is None:
             yield function.where, "ATS is enabled"

@@ -25,7 +25,7 @@ def _speed(number: int) -> str:
 def _ends(view: View) -> Iterator[tuple[str, ExpressLink, ExpressLink]]:
     """Of every link whose two ends are seen: the lower end's place, the upper end, the lower end."""
     for above, port, below, express in view.links:
-        if port.link is not None and express.link is not None and port.type in _DOWNSTREAM:
+        if port.link is not None and express.link is not None:
             yield f"pci:{below.sbdf} below {above.sbdf}", port.link, express.link
 
 
@@ -191,7 +191,7 @@ def payload_small(view: View) -> Iterator[Told]:
 )
 def aspm_unsupported(view: View) -> Iterator[Told]:
     for sbdf, express in view.express.items():
-        if express.link is not None and express.link.aspm_control & ~express.link.aspm:
+        if express.link is not None and not sbdf.function and express.link.aspm_control & ~express.link.aspm:
             yield f"pci:{sbdf}", f"on: {_states(express.link.aspm_control)}, can: {_states(express.link.aspm)}"
 
 

@@ -92,7 +92,7 @@ def bus_number_differs(view: View) -> Iterator[Told]:
         ranges = _bus_ranges(device)
         if not _certain(device) or device.bbn is None or not ranges:
             continue
-        if not any(first <= device.bbn <= last for first, last in ranges):
+        if not any(first <= device.bbn & 0xFF <= last for first, last in ranges):
             yield f"aml:{device.path}", f"_BBN is {device.bbn:#x}, _CRS has {_shown_buses(ranges)}"
 
 

@@ -12,7 +12,7 @@ from dom0kit.acpi.namespace import AmlDevice
 from dom0kit.acpi.tables.fadt import Fadt
 from dom0kit.address import Sbdf
 from dom0kit.finding import RULES, Finding, Rule, Severity, rule
-from dom0kit.pci.capabilities.express import Express
+from dom0kit.pci.capabilities.express import Express, ExpressType
 from dom0kit.pci.function import Function
 from dom0kit.platform import Platform
 
@@ -99,14 +99,15 @@ class View:
 
     @cached_property
     def links(self) -> tuple[tuple[Function, Express, Function, Express], ...]:
-        """Every link whose two ends are seen: the port above, then function 0 of the device below."""
+        """Every link whose two ends are seen: the port above, and function 0 of the device below."""
         found = []
         for below, express in self.express.items():
             above = self.above(below)
             if below.function or above is None or above.sbdf not in self.express:
                 continue
             port = self.express[above.sbdf]
-            if port.link is not None and express.link is not None and self.functions[below].physical_function is None:
+            ends = port.type in (ExpressType.ROOT_PORT, ExpressType.DOWNSTREAM_PORT)  # inside a switch is no link
+            if ends and port.link is not None and express.link is not None:
                 found.append((above, port, self.functions[below], express))
         return tuple(found)
 

@@ -330,10 +330,10 @@ def hpet_twice(view: View) -> Iterator[Told]:
 
 @check(
     "acpi.spcr-gsi",
-    Severity.WARNING,
+    Severity.INFO,
     title="the serial console's interrupt is no pin",
     meaning="The SPCR says that the console interrupts through a GSI which no IOAPIC has: the console takes no input.",
-    advice="Update the firmware; the console works by polling.",
+    advice="Nothing where the console is not used; else it works by polling.",
     specification="Microsoft Serial Port Console Redirection Table, Global System Interrupt",
 )
 def spcr_gsi(view: View) -> Iterator[Told]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import dom0kit
 from dom0kit.address import Sbdf
@@ -215,14 +216,14 @@ def express(
     return data + struct.pack("<IHHIHH", 0x0E, 3, 0, 0, 0, 0)
 
 
-def port(address: str, buses: tuple[int, int], at: At | None = None, **parts: object) -> RawFunction:
+def port(address: str, buses: tuple[int, int], at: At | None = None, **parts: Any) -> RawFunction:
     """A root port; `parts` as for `express`."""
-    return fn(address, at, buses=buses, standard=[express(ROOT_PORT, **parts)])  # type: ignore[arg-type]
+    return fn(address, at, buses=buses, standard=[express(ROOT_PORT, **parts)])
 
 
-def card(address: str = "01:00.0", at: At | None = None, **parts: object) -> RawFunction:
+def card(address: str = "01:00.0", at: At | None = None, **parts: Any) -> RawFunction:
     """A PCI Express endpoint; `parts` as for `express`."""
-    return fn(address, at, standard=[express(ENDPOINT, **parts)])  # type: ignore[arg-type]
+    return fn(address, at, standard=[express(ENDPOINT, **parts)])
 
 
 def resource(*lines: tuple[int, int, int]) -> dict[str, str]:
