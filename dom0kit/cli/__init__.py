@@ -23,6 +23,8 @@ VERBS = {
     "ioapic": "redirection entries: shown (dump), held against what they should be (diff), changed (set)",
     "irq": "the routing table of every GSI and message; a plan for it (plan), vectors (budget, vector)",
     "msi": "the messages of one function: shown (dump), mapped and taken away (map, unmap)",
+    "partition": "which device goes to which domain: suggest, init, check, and a plan for it (plan)",
+    "hotplug": "what comes and goes: watched and reconciled (watch), slots, simulate, and its policies (check)",
     "apply": "do what a plan says, all of it or nothing; or rehearse it (--dry-run)",
     "rollback": "undo the newest plan that was applied",
     "recover": "undo what was interrupted",

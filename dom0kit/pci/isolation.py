@@ -94,6 +94,33 @@ def groups(
     return _Grouping(functions, topology, assume_acs_enabled, amd_iommu, aliases or {}).groups()
 
 
+class Turning(msgspec.Struct, frozen=True):
+    """A port without ACS beside others: it hands requests from below to the ports beside it."""
+
+    port: Sbdf
+    beside: tuple[Sbdf, ...]
+    """Ports that its requests can go down through, ascending: of one switch, or of one device of the root complex."""
+    detail: str
+    """The evidence: which service."""
+    certain: bool
+    """As in `Reason`."""
+
+
+def turning_ports(
+    functions: Sequence[Function],
+    topology: Topology,
+    *,
+    assume_acs_enabled: bool = True,
+    amd_iommu: bool = False,
+) -> tuple[Turning, ...]:
+    """Ports whose requests reach what is below the ports beside them, though Linux's groups keep the two apart.
+
+    ACS is of the port where a request comes in (PCI Express Base 6.0, section 6.12.3); Linux asks only the ports
+    between a function and the root for theirs. The arguments are those of `groups`.
+    """
+    return _Grouping(functions, topology, assume_acs_enabled, amd_iommu, {}).turning()
+
+
 def compare(computed: Sequence[Group], functions: Sequence[Function]) -> tuple[Finding, ...]:
     """Where the kernel's groups, as recorded, differ from these; nothing where none are recorded."""
     kernel: dict[int, set[Sbdf]] = defaultdict(set)
@@ -197,6 +224,25 @@ class _Grouping:
             Group(number, tuple(together), tuple(reasons[root]))
             for number, (root, together) in enumerate(members.items())
         )
+
+    def turning(self) -> tuple[Turning, ...]:
+        beside: dict[Sbdf, list[Sbdf]] = defaultdict(list)
+        for sbdf in self._order:
+            kind = self._topology.kind(sbdf)
+            if kind is PortKind.DOWNSTREAM_PORT:
+                above = self._topology.upstream(sbdf)
+                if above is not None:
+                    beside[above].append(sbdf)
+            elif kind is PortKind.ROOT_PORT and self._multifunction(sbdf):
+                beside[sbdf.with_function(0)].append(sbdf)
+        found = []
+        for ports in beside.values():
+            for port in ports if len(ports) > 1 else ():
+                verdict = self._verdict(port)
+                if not verdict.isolated:
+                    others = tuple(other for other in ports if other != port)
+                    found.append(Turning(port, others, verdict.detail, verdict.certain))
+        return tuple(sorted(found, key=lambda each: each.port))
 
     # --- what joins ---------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def test_every_verb_has_a_module_and_help(verb: str, capsys: pytest.CaptureFixtu
         (["acpi"], "tree"),
         (["acpi", "eval"], "PATH"),
         (["diff", "a"], "B"),
-        (["schema", "x"], "unrecognized arguments: x"),
+        (["schema", "x"], "argument what: invalid choice: 'x'"),
     ],
 )
 def test_usage_errors_are_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
