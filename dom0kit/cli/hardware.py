@@ -62,14 +62,16 @@ def redirection_entries(hypervisor: KernelModule | Xen, *, hardware: bool) -> En
     return result
 
 
-def live_entries() -> dict[IoapicPin, RedirectionEntry]:
-    """Every redirection entry of this machine. Unusable where nobody can read them."""
+def live_entries(*, real: bool = True) -> dict[IoapicPin, RedirectionEntry]:
+    """Every redirection entry of this machine; Unusable where nobody can read them.
+
+    `real`: of the registers that dom0 uses, and not of the model that a loopback has beside them.
+    """
     from dom0kit.address import IoapicPin
     from dom0kit.cli.module import opened_hypervisor
 
     with opened_hypervisor() as hypervisor:
-        # The loopback's view is a model's; beside it the registers are dom0's own.
-        found = redirection_entries(hypervisor, hardware=hypervisor.name == "loopback")
+        found = redirection_entries(hypervisor, hardware=real and hypervisor.name == "loopback")
     return {IoapicPin(ioapic.id, pin): entry for ioapic, entries in found for pin, _, entry in entries}
 
 

@@ -111,7 +111,7 @@ def _diff(arguments: list[str]) -> int:
     from dom0kit.observation import observe
 
     plan = None if options.plan is None else read_plan(options.plan)
-    entries = live_entries()
+    entries = live_entries(real=plan is None)  # a plan for the loopback changes its model alone
     with Progress() as progress:
         platform = observe(open_live(wake=False), progress=progress)
     if plan is None:
