@@ -248,7 +248,8 @@ def _go_forward(plan: Plan, world: World, keeper: Writer) -> list[Step]:
             _go_back(plan, steps, world, keeper)
             keeper.end()
         except (NotUndone, JournalError) as failure:
-            raise NotUndone(f"{where}{refusal}. On the way back: {failure}") from refusal
+            way = "; run dom0kit recover" if isinstance(failure, JournalError) else ""
+            raise NotUndone(f"{where}{refusal}. On the way back: {failure}{way}") from refusal
         raise NotApplied(f"{where}{refusal}", _residues(plan, steps)) from refusal
     return steps
 

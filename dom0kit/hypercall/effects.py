@@ -164,6 +164,26 @@ AnyImage = (
 # ---- What operations act upon ----------------------------------------------------------------------------------------
 
 
+class _Messages:
+    """A domain's messages."""
+
+    def __init__(self) -> None:
+        self.by_pirq: dict[int, tuple[Sbdf, int, bool]] = {}
+        self.by_function: dict[Sbdf, dict[int, tuple[int, bool]]] = {}
+        self.taken_below = 0
+        """All pIRQs that messages are given, below this one, are taken."""
+
+    def add(self, pirq: int, function: Sbdf, entry: int, msix: bool) -> None:
+        self.by_pirq[pirq] = (function, entry, msix)
+        self.by_function.setdefault(function, {})[pirq] = (entry, msix)
+
+    def remove(self, pirq: int) -> None:
+        known = self.by_pirq.pop(pirq, None)
+        if known is not None:
+            del self.by_function[known[0]][pirq]
+            self.taken_below = min(self.taken_below, pirq)
+
+
 class World:
     """A hypervisor and Linux, while one plan is applied or undone."""
 
@@ -173,7 +193,7 @@ class World:
         self.linux = linux
         self._hypervisor = hypervisor
         self._mode: Mode | None = None
-        self._messages: dict[int, dict[int, tuple[Sbdf, int, bool]]] = {}
+        self._messages: dict[int, _Messages] = {}
         self.results: dict[int, int | None] = {}
         """Of the operations done so far."""
         self._bare: set[int] = set()
@@ -297,25 +317,25 @@ class World:
 
     def messages(self, domain: int) -> dict[int, tuple[Sbdf, int, bool]]:
         """A domain's messages by pIRQ: function, entry, whether MSI-X. Read once; `mapped`, `unmapped` keep it."""
-        if domain not in self._messages:
-            self._messages[domain] = {
-                each.pirq: (each.function, each.entry or 0, each.kind is Kind.MSIX)
-                for each in self.hypervisor.interrupts(domain)
-                if each.function is not None and each.pirq is not None
-            }
-        return self._messages[domain]
+        return self._of(domain).by_pirq
 
     def pirqs_of(self, domain: int, function: Sbdf) -> dict[int, tuple[int, bool]]:
         """pIRQs of a function's messages: entry, and whether MSI-X."""
-        return {
-            pirq: (entry, msix) for pirq, (owner, entry, msix) in self.messages(domain).items() if owner == function
-        }
+        return self._of(domain).by_function.get(function, {})
 
     def mapped(self, domain: int, pirq: int, function: Sbdf, entry: int, msix: bool) -> None:
-        self.messages(domain)[pirq] = (function, entry, msix)
+        self._of(domain).add(pirq, function, entry, msix)
 
     def unmapped(self, domain: int, pirq: int) -> None:
-        self.messages(domain).pop(pirq, None)
+        self._of(domain).remove(pirq)
+
+    def _of(self, domain: int) -> _Messages:
+        if domain not in self._messages:
+            known = self._messages[domain] = _Messages()
+            for each in self.hypervisor.interrupts(domain):
+                if each.function is not None and each.pirq is not None:
+                    known.add(each.pirq, each.function, each.entry or 0, each.kind is Kind.MSIX)
+        return self._messages[domain]
 
     def free_pirq(self, domain: int, count: int, *, gsi: bool) -> int:
         """The first of the lowest free run of pIRQs, counted from where the core itself would."""
@@ -324,18 +344,23 @@ class World:
                 raise Refused("Xen tells free pIRQs of dom0 only, and one at a time: give the pIRQ in the plan")
             return self.hypervisor.get_free_pirq(MapPirq.GSI if gsi else MapPirq.MSI)
         information = self.hypervisor.information()
-        taken = set(self.messages(domain))
+        messages = self._of(domain)
+        lines = set()
         for each in self.hypervisor.interrupts(domain):
             if each.kind is not Kind.GSI:
                 break
-            if each.pirq is not None:
-                taken.add(each.pirq)
+            lines.add(each.pirq)
         first = 16
         if not gsi and 16 <= information.gsis < information.limit_pirqs:
             first = information.gsis
+        if not gsi:
+            first = max(first, messages.taken_below)
+            while first in messages.by_pirq or first in lines:
+                first += 1
+            messages.taken_below = first
         run = 0
         for pirq in range(first, information.limit_pirqs):
-            run = 0 if pirq in taken else run + 1
+            run = 0 if pirq in messages.by_pirq or pirq in lines else run + 1
             if run == count:
                 return pirq + 1 - count
         raise Refused(f"no {count} pIRQs in a row are free")
@@ -392,7 +417,7 @@ def _tolerating(*statuses: Status) -> Iterator[None]:
 
 
 def _caller(domain: int | None) -> int:
-    return SELF if domain in (None, SELF) else domain
+    return SELF if domain is None or domain == 0 else domain
 
 
 # ---- Redirection entries and GSIs ------------------------------------------------------------------------------------
