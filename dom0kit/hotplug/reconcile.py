@@ -209,8 +209,7 @@ class Reconciler:
         ledger, why = self._store.load(self._boot)
         if why:
             self._wrong.append(rules.LEDGER.at("ledger", why))
-        with suppress(LinuxRefused):
-            self._kernel.hold(not self._policy.keeps_everything)
+        self._hold(True)
         if ledger is not None:
             self._saved = ledger
             self._entries = {entry.function: entry for entry in ledger.functions}
@@ -231,9 +230,13 @@ class Reconciler:
         return self._end()
 
     def close(self) -> None:
-        """Linux binds drivers by itself again."""
-        with suppress(LinuxRefused):
-            self._kernel.hold(False)
+        """Linux binds drivers by itself again, as it does from boot on."""
+        self._hold(False)
+
+    def _hold(self, held: bool) -> None:
+        if not self._policy.keeps_everything:
+            with suppress(LinuxRefused):  # then drivers may be quicker, which is a finding where they are
+                self._kernel.hold(held)
 
     def _begin(self) -> None:
         self._changes, self._wrong, self._received = [], [], {}
@@ -477,13 +480,15 @@ class Reconciler:
         operations = plans.arrival(entry, self._backend, driver) if sbdf.segment < _SEGMENTS else ()
         if not self._apply(f"pci:{sbdf}", f"{sbdf} has appeared", operations, facts):
             return
-        done = entry.action in (Action.QUARANTINE, Action.REFUSE) or not entry.hot
+        done = entry.action in (Action.QUARANTINE, Action.REFUSE) or not entry.hot or self._policy.keeps_everything
         self._entries[sbdf] = msgspec.structs.replace(entry, told=True, placed=done)
         if driver is not None and entry.hot and entry.action is not Action.KEEP:
             self._wrong.append(rules.BOUND_FIRST.at(f"pci:{sbdf}", f"{driver} had it"))
         if entry.hot:
             state = {Action.REFUSE: "refused", Action.KEEP: "for dom0"}.get(entry.action, "in quarantine")
-            what = f"{sbdf} {entry.vendor:04x}:{entry.device:04x} has appeared, {state} ({entry.why})"
+            what = f"{sbdf} {entry.vendor:04x}:{entry.device:04x} has appeared"
+            if not self._policy.keeps_everything:
+                what += f", {state} ({entry.why})"
             self._changes.append(self._change(ChangeKind.ARRIVED, sbdf, what, action=entry.action))
 
     # ---- Where they belong ----
