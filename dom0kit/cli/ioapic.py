@@ -149,7 +149,7 @@ def _set(arguments: list[str]) -> int:
     from dom0kit.cli.at_once import apply_at_once
     from dom0kit.cli.module import opened_hypervisor
     from dom0kit.cli.plans import this_machine
-    from dom0kit.ioapic.plan import STATUS_BITS, XEN_EFFECTS, changed, set_plan
+    from dom0kit.ioapic.plan import STATUS_BITS, changed, set_plan
     from dom0kit.plan import Backend
 
     with opened_hypervisor() as hypervisor:
@@ -163,7 +163,9 @@ def _set(arguments: list[str]) -> int:
             return emit(f"pin {pin} is like that already\n")
         plan = set_plan(pin, ioapic, before, after, backend, this_machine())
         if backend is Backend.XEN:
-            emit("".join(f"on Xen: {effect}\n" for effect in XEN_EFFECTS))
+            from dom0kit.hypercall.xen import side_effects
+
+            emit("".join(f"on Xen: {effect}\n" for effect in side_effects(after.encode() & 0xFFFFFFFF)))
         status = apply_at_once(plan, dry_run=options.dry_run, irreversible=options.irreversible)
         if status != FINE or options.dry_run:
             return status

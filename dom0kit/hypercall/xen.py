@@ -459,18 +459,20 @@ def _of_the_madt() -> Iterator[IoapicAt]:
 
 
 def side_effects(low: int) -> tuple[str, ...]:
-    """What apic_write makes of a low word on Xen, beyond writing it: a sentence each, as measured on 4.17.
+    """What apic_write makes of a low word on Xen, beyond writing it: a clause each, as measured on 4.17.
 
     None of it can be taken back: vector and mapping stay until the machine starts again.
     """
     level, masked, irq = bool(low & _LEVEL), bool(low & _MASKED), low & 0xFF
-    effects = ["Xen chooses vector, destination and delivery mode itself and keeps them until it starts again."]
+    effects = ["vector, destination and delivery mode are its own choice, and stay until it starts again"]
     if not masked:
-        effects.append(f"Xen takes the vector field for a pIRQ: {irq} of dom0 becomes this pin's, or Xen refuses it.")
+        effects.append(
+            f"the vector field is taken for a pIRQ: {irq} of dom0 becomes this pin's, or the write is refused"
+        )
     if level and not masked:
-        effects.append("Xen masks a level pin until a driver of dom0 binds its pIRQ: it stays masked.")
+        effects.append("a level pin stays masked until a driver of dom0 binds its pIRQ")
     if not level and masked:
-        effects.append("Xen unmasks every edge pin: it will not stay masked.")
+        effects.append("an edge pin is unmasked, whatever the mask says")
     return tuple(effects)
 
 

@@ -271,16 +271,6 @@ def changed(entry: RedirectionEntry, settings: Iterable[str]) -> RedirectionEntr
     return new
 
 
-XEN_EFFECTS: Final = (
-    "vector and destination are Xen's own choice, whatever is written",
-    "the vector field is read as the pIRQ that an unmasked write maps",
-    "the mask follows the trigger: a level entry is left masked, an edge one unmasked",
-    "an entry in use is left as it is, and Xen says that all went well",
-    "what Xen has allocated stays until it restarts",
-)
-"""Of writing an entry as PV domain 0 (Xen, arch/x86/io_apic.c, ioapic_guest_write)."""
-
-
 def set_plan(
     pin: IoapicPin,
     ioapic: Ioapic | SharedIoapicEntry,
