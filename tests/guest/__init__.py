@@ -26,7 +26,7 @@ None); its tree is also what modules for it are built against.
 """
 
 from tests.guest.guest import CommandFailed, Guest, Result, boot, run
-from tests.guest.images import missing, missing_hv, missing_xen
+from tests.guest.images import missing, missing_grub, missing_hv, missing_xen
 from tests.guest.machine import Machine
 from tests.guest.process import GuestFailed, GuestHung, GuestOff, KernelComplained, QemuFailed
 from tests.guest.qmp import IoapicRegisters, Monitor
@@ -45,6 +45,7 @@ __all__ = [
     "Result",
     "boot",
     "missing",
+    "missing_grub",
     "missing_hv",
     "missing_xen",
     "run",

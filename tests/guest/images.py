@@ -7,6 +7,7 @@ import fcntl
 import gzip
 import lzma
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +105,33 @@ def hv_core() -> Path:
         ran = subprocess.run(make, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return folder / "hv_core.elf"
+
+
+def missing_grub() -> str | None:
+    """What starting hv_core by GRUB needs beyond `missing_hv`, as a reason to skip; None when all is here."""
+    needs = {
+        "grub-pc-bin": Path("/usr/lib/grub/i386-pc/multiboot.mod").exists(),
+        "grub-common": Path("/usr/bin/grub-mkrescue").exists(),
+        "xorriso": Path("/usr/bin/xorriso").exists(),
+    }
+    absent = [name for name, here in needs.items() if not here]
+    return missing_hv() or (f"needs {' '.join(absent)} (./dev test installs them)" if absent else None)
+
+
+def grub(folder: Path, options: str, kernel: Path, line: str, initramfs: Path) -> Path:
+    """A CD in `folder` from which GRUB starts hv_core, with this kernel and its command line."""
+    tree = folder / "grub"
+    (tree / "boot" / "grub").mkdir(parents=True, exist_ok=True)
+    for source, name in ((hv_core(), "hv_core.elf"), (kernel, "kernel"), (initramfs, "initramfs")):
+        shutil.copy(source, tree / "boot" / name)
+    (tree / "boot" / "grub" / "grub.cfg").write_text(
+        "serial --unit=0 --speed=115200\nterminal_output serial\n"
+        f"multiboot /boot/hv_core.elf {options}\nmodule /boot/kernel {line}\nmodule /boot/initramfs\nboot\n"
+    )
+    make = ["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", str(folder / "grub.iso"), str(tree)]
+    ran = subprocess.run(make, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return folder / "grub.iso"
 
 
 def packed() -> Path:

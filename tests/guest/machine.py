@@ -42,6 +42,8 @@ class Machine:
     """Linux is dom0 of hv_core: Debian's packed kernel by Linux's boot protocol, or unpacked (3 s faster) by PVH."""
     hv_append: str = ""
     """More of hv_core's command line, as ``dom0_cpus=1``."""
+    hv_loader: Literal["qemu", "grub"] = "qemu"
+    """Who loads hv_core: QEMU's own Multiboot loader, or GRUB from a CD."""
     translated: bool = False
     """The virtio devices go through the IOMMU, as those of a PVH domain 0 always do."""
     kernel: Path | None = None
@@ -82,9 +84,7 @@ def command_line(machine: Machine, out: Path, *, plug_later: bool) -> list[str]:
         line += ["-kernel", str(images.xen()), "-initrd", f"{domain0},{initramfs}"]
         line += ["-append", f"{hypervisor} {machine.xen_append}".strip()]
     elif machine.hv:
-        # The timer is checked by counting ticks, of which a busy host drops some.
-        domain0 = f"{kernel} console=ttyS0 no_timer_check {linux}".replace(",", ",,")
-        line += ["-kernel", str(images.hv_core()), "-initrd", f"{domain0},{initramfs}", "-append", machine.hv_append]
+        line += _hv(machine, out / "rig", kernel, initramfs, linux)
     else:
         line += ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 {linux}"]
     if machine.iommu:  # before the devices it is to translate for
@@ -95,6 +95,15 @@ def command_line(machine: Machine, out: Path, *, plug_later: bool) -> list[str]:
         if not plug_later:
             line += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}{_translated(machine)}"]
     return line + _topology(machine) + list(machine.devices) + (_sockets(machine) if plug_later else [])
+
+
+def _hv(machine: Machine, folder: Path, kernel: Path, initramfs: Path, linux: str) -> list[str]:
+    # The timer is checked by counting ticks, of which a busy host drops some.
+    domain0 = f"console=ttyS0 no_timer_check {linux}"
+    if machine.hv_loader == "grub":
+        return ["-cdrom", str(images.grub(folder, machine.hv_append, kernel, domain0, initramfs))]
+    module = f"{kernel} {domain0}".replace(",", ",,")
+    return ["-kernel", str(images.hv_core()), "-initrd", f"{module},{initramfs}", "-append", machine.hv_append]
 
 
 def plugs(machine: Machine) -> list[dict[str, str]]:
