@@ -7,6 +7,7 @@ scanner finds the keys again. It only ever sees text that tomllib took.
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -98,8 +99,11 @@ def _place(text: str, at: int) -> Place:
 
 # --- meaning ----------------------------------------------------------------------------------------------------------
 
-_TABLES: Final[Mapping[tuple[type, str], type]] = {(Domain, "policy"): Policy}
-_ARRAYS: Final[Mapping[tuple[type, str], type]] = {(Partition, "domain"): Domain, (Domain, "device"): Device}
+_TABLES: Final[Mapping[tuple[type, str], type[msgspec.Struct]]] = {(Domain, "policy"): Policy}
+_ARRAYS: Final[Mapping[tuple[type, str], type[msgspec.Struct]]] = {
+    (Partition, "domain"): Domain,
+    (Domain, "device"): Device,
+}
 
 
 class _Reader:
@@ -114,9 +118,9 @@ class _Reader:
             raise Mistakes(self._mistakes)
         return Document(partition, self._places)
 
-    def _table(self, tree: Mapping[str, Any], of: type, key: Key) -> Any:
+    def _table(self, tree: Mapping[str, Any], of: type[msgspec.Struct], key: Key) -> Any:
         """The struct that a table holds; None, with mistakes noted, where it holds none."""
-        fields = {field.encode_name: field for field in msgspec.structs.fields(of)}
+        fields = _fields(of)
         given: dict[str, Any] = {}
         whole = True
         for name, value in tree.items():
@@ -160,6 +164,11 @@ class _Reader:
         while key and key not in self._places:
             key = key[:-1]
         self._mistakes.append(Mistake(self._places.get(key, Place(1, 1)), sentence))
+
+
+@functools.cache
+def _fields(of: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(of)}
 
 
 def _unknown(name: str, known: list[str]) -> str:
