@@ -148,7 +148,8 @@ class MapGsi(Operation, frozen=True, kw_only=True, tag="map-gsi"):
 
     def _inverse(self, backend: Backend) -> Inverse:
         if backend is Backend.XEN:
-            return Inverse(Reach.PARTIAL, f"Xen keeps the vector and the entry of GSI {self.gsi} until it restarts")
+            kept = "vector and entry" if self.domain is not None else "mapping, vector and entry"
+            return Inverse(Reach.PARTIAL, f"Xen keeps {kept} of GSI {self.gsi} until it restarts")
         return _EXACT
 
     def __str__(self) -> str:
@@ -296,7 +297,7 @@ class UnmapPirq(Operation, frozen=True, kw_only=True, tag="unmap-pirq"):
 
     def _inverse(self, backend: Backend) -> Inverse:
         if backend is Backend.XEN:
-            return Inverse(Reach.ABSENT, f"Xen does not tell what pIRQ {self.pirq} was")
+            return Inverse(Reach.ABSENT, f"Xen does not tell what pIRQ {self.pirq} was, nor let dom0 map a GSI again")
         return Inverse(Reach.PARTIAL, f"in intercept mode pIRQ {self.pirq} may have another vector than before")
 
     def __str__(self) -> str:
@@ -618,6 +619,26 @@ class UnbindDriver(Operation, frozen=True, kw_only=True, tag="unbind-driver"):
         return f"unbind {self.function} from {self.driver}"
 
 
+class ResetFunction(Operation, frozen=True, kw_only=True, tag="reset-function"):
+    """Resets a function without a driver, and all of its device that this way of resetting reaches.
+
+    By Linux, which saves its config space, stops its DMA and its pin, waits until it answers again, and writes config
+    space back (drivers/pci/pci.c, pci_reset_function).
+    """
+
+    backends: ClassVar[frozenset[Backend]] = frozenset({Backend.LINUX, Backend.XEN, Backend.HV_CORE})
+
+    function: Sbdf
+    method: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z_]{1,31}$")] | None = None
+    """A word of its ``reset_method``; None: Linux's choice, also of a Linux before 5.15, which has no such file."""
+
+    def _inverse(self, backend: Backend) -> Inverse:
+        return Inverse(Reach.PARTIAL, f"what {self.function} held in itself before its reset is gone")
+
+    def __str__(self) -> str:
+        return f"reset {self.function}{f' ({self.method})' if self.method is not None else ''}"
+
+
 class SetLinuxAffinity(Operation, frozen=True, kw_only=True, tag="set-linux-affinity"):
     """Which processors a Linux interrupt may go to (``/proc/irq/N/smp_affinity_list``); for those that drivers have."""
 
@@ -660,6 +681,7 @@ AnyOperation = (
     | SetDriverOverride
     | BindDriver
     | UnbindDriver
+    | ResetFunction
     | SetLinuxAffinity
 )
 
@@ -699,6 +721,16 @@ class DriverIs(Fact, frozen=True, kw_only=True, tag="driver"):
 
     def __str__(self) -> str:
         return f"{self.function} has {'no driver' if self.driver is None else f'driver {self.driver}'}"
+
+
+class GroupIs(Fact, frozen=True, kw_only=True, tag="group"):
+    """Which functions Linux has in the IOMMU group of the first."""
+
+    functions: Annotated[tuple[Sbdf, ...], msgspec.Meta(min_length=1, max_length=65536)]
+    """Ascending."""
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.functions[:8]))}{' ...' if len(self.functions) > 8 else ''} are a group"
 
 
 class ConfigIs(Fact, frozen=True, kw_only=True, tag="config"):
@@ -744,7 +776,7 @@ class GsiUnused(Fact, frozen=True, kw_only=True, tag="gsi-unused"):
         return f"no driver uses GSI {self.gsi}"
 
 
-AnyFact = ModeIs | FunctionIs | DriverIs | ConfigIs | EntryIs | GsiUnused
+AnyFact = ModeIs | FunctionIs | DriverIs | GroupIs | ConfigIs | EntryIs | GsiUnused
 
 
 # ---- The plan --------------------------------------------------------------------------------------------------------

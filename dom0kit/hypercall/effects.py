@@ -525,8 +525,10 @@ class _MapGsi(Effect[p.MapGsi, Pirqs]):
         if image.pin is not None:
             _restore_pin(world, image.pin)
         elif world.backend is Backend.XEN:
-            with _tolerating(Status.INVALID):
-                world.hypervisor.unmap_pirq(image.first, domain)
+            # What dom0 unmaps it may never map again, not even for a driver; mapped it harms nobody.
+            if domain != SELF:
+                with _tolerating(Status.INVALID):
+                    world.hypervisor.unmap_pirq(image.first, domain)
         else:
             line = world.line(operation.gsi, domain)
             if line is not None and line.pirq == image.first:
@@ -1326,6 +1328,32 @@ class _UnbindDriver(Effect[p.UnbindDriver, DriverImage]):
             world.linux.set_override(function, image.driver)
 
 
+class _ResetFunction(Effect[p.ResetFunction, TextImage]):
+    images = (TextImage,)
+
+    def look(self, world: World, operation: p.ResetFunction) -> TextImage:
+        function, method = operation.function, operation.method
+        driver = world.linux.driver(function)
+        if driver is not None:
+            raise Refused(f"{function} has driver {driver}: unbind it first")
+        offered = world.linux.reset_methods(function)
+        if method is not None and method not in offered:
+            raise Refused(f"Linux cannot reset {function} by {method}: it offers {' '.join(offered) or 'no way'}")
+        return TextImage(text=" ".join(offered))
+
+    def do(self, world: World, operation: p.ResetFunction, image: TextImage) -> None:
+        function, method = operation.function, operation.method
+        if method is not None and method != image.text:
+            world.linux.set_reset_methods(function, method)
+        world.linux.reset(function)
+        self.undo(world, operation, image, None)
+
+    def undo(self, world: World, operation: p.ResetFunction, image: TextImage, result: int | None) -> None:
+        """Only the choice of methods can have been left."""
+        if image.text and " ".join(world.linux.reset_methods(operation.function)) != image.text:
+            world.linux.set_reset_methods(operation.function, image.text)
+
+
 class _SetLinuxAffinity(Effect[p.SetLinuxAffinity, TextImage]):
     images = (TextImage,)
 
@@ -1367,6 +1395,7 @@ EFFECTS: Final[Mapping[type[p.Operation], Effect[Any, Any]]] = {
     p.SetDriverOverride: _SetDriverOverride(),
     p.BindDriver: _BindDriver(),
     p.UnbindDriver: _UnbindDriver(),
+    p.ResetFunction: _ResetFunction(),
     p.SetLinuxAffinity: _SetLinuxAffinity(),
 }
 
@@ -1392,6 +1421,9 @@ def broken(world: World, fact: AnyFact) -> str | None:
     if isinstance(fact, p.DriverIs):
         driver = world.linux.driver(fact.function)
         return None if driver == fact.driver else f"it has {f'driver {driver}' if driver else 'no driver'}"
+    if isinstance(fact, p.GroupIs):
+        group = world.linux.group(fact.functions[0])
+        return None if group == fact.functions else f"Linux has {', '.join(map(str, group)) or 'no group'}"
     if isinstance(fact, p.ConfigIs):
         value = world.linux.config(fact.function, fact.offset, fact.width)
         return None if value & fact.mask == fact.value else f"it is {value:#x}"

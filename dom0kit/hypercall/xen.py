@@ -7,6 +7,7 @@ Xen asks for care (Xen 4.17, arch/x86/io_apic.c and physdev.c; measured on it, t
 - with an IOMMU, pci_device_add of a function that is not there fails and leaves Xen a function without a domain, and
   pci_device_remove of such a one makes it panic: the first is refused, and the second where pci_device_add fails again;
 - apic_write answers 0 also for what it ignores: the entry is read back, and a write that was ignored is BUSY;
+- unmap_pirq of a GSI takes dom0's right to it: nothing, not even a driver, gets it again until Xen restarts;
 - it takes trigger and polarity of a low word, a pIRQ from the vector field of an unmasked one, and makes the rest
   itself, the mask too (`side_effects`);
 - most operations depend on PV or PVH and on the version (`dom0kit.xen`).
@@ -221,6 +222,8 @@ class Xen(Hypervisor):
             return self.domain.availability(Physdev(command)).reason
         if status is not Status.OK and self._errno:
             return f"Xen answered errno {self._errno} ({os.strerror(self._errno)})"
+        if command in (Physdev.MAP_PIRQ, Physdev.APIC_WRITE) and status is Status.NOT_PERMITTED:
+            return "once dom0 has unmapped a GSI, Xen lets it map that again only after a restart"
         if command == Physdev.PCI_DEVICE_ADD and status is Status.NO_DEVICE:
             return "dom0's kernel has no such function, and Xen may die of one that is not there"
         if command == Physdev.PCI_DEVICE_REMOVE and status is Status.BUSY:

@@ -152,7 +152,12 @@ def modern(xen: Xen) -> dict[str, Any]:
         ],
         "dummy": xen.alloc_irq_vector(gsi),
         "status": int(xen.irq_status_query(gsi)),
+        "map again": status(xen.map_gsi, gsi, gsi),
         "unmap": [status(xen.unmap_pirq, pirq) for pirq in (gsi, gsi, 16)],
+        "map for ever gone": [
+            status(xen.map_gsi, gsi, gsi),
+            status(xen.apic_write, IOAPIC, 0x10 + 2 * gsi, 0xA000 | gsi),
+        ],
     }
     config = Path(f"/sys/bus/pci/devices/{EDU}/config")
     before = config.read_bytes()

@@ -44,6 +44,8 @@ class FakeXen:
         self.set_up: set[int] = set()
         self.pirqs: dict[int, int] = {}
         """GSI by pIRQ."""
+        self.forbidden: set[int] = set()
+        """GSIs that dom0 has unmapped."""
         self.functions = {(0, 0, 0), (0, 0, 0xF8)}
         """Segment, bus, devfn."""
         self.unowned: set[tuple[int, ...]] = set()
@@ -122,11 +124,16 @@ class FakeXen:
                 _, _, kind, index, pirq, *_ = _read(address, "<HHiiiiiiIQ")
                 if kind != 1 or not 0 <= index < PINS:
                     return -errno.EINVAL
+                if index in self.forbidden:
+                    return -errno.EPERM
                 pirq = next(n for n in range(16, 200) if n not in self.pirqs) if pirq < 0 else pirq
                 self.pirqs[pirq] = index
                 _write(address + 12, "<i", pirq)
             case Physdev.UNMAP_PIRQ:
-                return 0 if self.pirqs.pop(_read(address, "<HHi")[2], None) is not None else -errno.EINVAL
+                gsi = self.pirqs.pop(_read(address, "<HHi")[2], None)
+                if gsi is None:
+                    return -errno.EINVAL
+                self.forbidden.add(gsi)
             case Physdev.SETUP_GSI:
                 gsi, level, low, _ = _read(address, "<iBBH")
                 if not 0 <= gsi < PINS:
@@ -180,6 +187,8 @@ class FakeXen:
             return -errno.EINVAL
         if not value & MASKED and value & 0xFF >= NR_PIRQS:
             return -errno.EINVAL
+        if not value & MASKED and pin in self.forbidden:
+            return -errno.EPERM
         if pin < PINS and pin not in self.bound and pin not in self.internal:
             kept = value & (LEVEL | LOW)
             self.entries[pin] = 3 << 56 | kept | bool(value & LEVEL) * MASKED | 0x9A0 + pin

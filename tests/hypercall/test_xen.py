@@ -132,6 +132,10 @@ def test_modern_calls_of_a_pv_domain(tmp_path: Path) -> None:
         xen.setup_gsi(Gsi(22), Trigger.LEVEL, Polarity.LOW)
         assert refusal(xen.setup_gsi, Gsi(22), Trigger.LEVEL, Polarity.LOW).status is Status.EXISTS
         xen.unmap_pirq(16)
+        for again in (lambda: xen.map_gsi(Gsi(22), 22), lambda: xen.apic_write(IOAPIC, 0x10 + 2 * 22, LEVEL | 22)):
+            refused = refusal(again)
+            assert refused.status is Status.NOT_PERMITTED
+            assert "after a restart" in str(refused)
         assert refusal(xen.map_gsi, Gsi(100)).status is Status.INVALID
         assert xen.alloc_irq_vector(22) == 22, "a dummy on Xen"
         assert xen.irq_status_query(22) is IrqStatus.NEEDS_EOI
