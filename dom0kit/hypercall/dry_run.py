@@ -206,6 +206,7 @@ class DryLinux(Linux):
         self._bars: dict[tuple[Sbdf, int, int], int] = {}
         self._drivers: dict[Sbdf, str | None] = {}
         self._overrides: dict[Sbdf, str | None] = {}
+        self._methods: dict[Sbdf, tuple[str, ...]] = {}
 
     def functions(self) -> list[Sbdf]:
         return self._real.functions()
@@ -271,6 +272,19 @@ class DryLinux(Linux):
         self._calls.append(f"{function} is unbound from {driver}")
         self._drivers[function] = None
 
+    def reset_methods(self, function: Sbdf) -> tuple[str, ...]:
+        return self._methods[function] if function in self._methods else self._real.reset_methods(function)
+
+    def set_reset_methods(self, function: Sbdf, methods: str) -> None:
+        self._calls.append(f"ways of resetting {function} become {methods}")
+        self._methods[function] = tuple(methods.split())
+
+    def reset(self, function: Sbdf) -> None:
+        self._calls.append(f"{function} is reset")
+
+    def group(self, function: Sbdf) -> tuple[Sbdf, ...]:
+        return self._real.group(function)
+
     def set_affinity(self, irq: int, cpus: str) -> None:
         self._calls.append(f"IRQ {irq} may go to CPUs {cpus}")
 
@@ -314,6 +328,14 @@ class RecordedLinux(Linux):
 
     def must_have(self, driver: str) -> None:
         pass
+
+    def reset_methods(self, function: Sbdf) -> tuple[str, ...]:
+        return tuple(self._recorded(function).attributes.get("reset_method", "").split())
+
+    def group(self, function: Sbdf) -> tuple[Sbdf, ...]:
+        number = self._recorded(function).attributes.get("iommu_group")
+        found = [sbdf for sbdf, raw in self._functions.items() if raw.attributes.get("iommu_group") == number]
+        return () if number is None else tuple(sorted(found))
 
     def _recorded(self, function: Sbdf) -> RawFunction:
         if function not in self._functions:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Final
 
 from dom0kit.address import Gsi, Sbdf
 
+_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _LEGACY: Final = 16
 """Linux's numbers below are those of the ISA interrupts, which an override may have led to another pin."""
 
@@ -116,6 +118,28 @@ class Linux:
         """LinuxRefused where the driver is not loaded."""
         if not os.path.isdir(self._path(f"sys/bus/pci/drivers/{driver}")):
             raise LinuxRefused(f"there is no driver {driver}: load its module (modprobe {driver})")
+
+    # ---- Resets and groups ----
+
+    def reset_methods(self, function: Sbdf) -> tuple[str, ...]:
+        """Ways of resetting that Linux will try, in this order; none also before 5.15, where it does not say."""
+        self._must_be(function)
+        return tuple((self._maybe(_of(function, "reset_method")) or "").split())
+
+    def set_reset_methods(self, function: Sbdf, methods: str) -> None:
+        self._write(_of(function, "reset_method"), f"{methods}\n", f"the ways of resetting {function}")
+
+    def reset(self, function: Sbdf) -> None:
+        self._write(_of(function, "reset"), "1\n", f"resetting {function}")
+
+    def group(self, function: Sbdf) -> tuple[Sbdf, ...]:
+        """All functions of its IOMMU group, ascending; none where Linux uses no IOMMU."""
+        self._must_be(function)
+        try:
+            names = os.listdir(self._path(_of(function, "iommu_group/devices")))
+        except OSError:
+            return ()
+        return tuple(sorted(Sbdf.parse(name) for name in names if _ADDRESS.fullmatch(name)))
 
     # ---- Interrupts ----
 

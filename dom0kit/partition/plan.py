@@ -2,8 +2,9 @@
 """From a partition that was checked to a Plan: ordered operations, each with its inverse, and what they rely upon.
 
 On plain Linux and under Xen, a function is taken from its driver and bound to the one that hands it on (vfio-pci,
-pciback), by ``driver_override``: no other function can match, and nothing is left behind where it is undone. Under Xen
-the toolstack then needs `fragment`. For hv_core the functions and lines become the domain's by hypercall.
+pciback), by ``driver_override``: no other function can match, and nothing is left behind where it is undone. Between
+the two it is reset, by the first of the ways that Linux has for it, which stops it and keeps its config space. Under
+Xen the toolstack then needs `fragment`. For hv_core the functions and lines become the domain's by hypercall.
 
 Sources: Linux Documentation/ABI/testing/sysfs-bus-pci (driver_override), Documentation/driver-api/vfio.rst; Linux
 drivers/xen/xen-pciback/pci_stub.c (pcistub_probe takes driver_override); Xen docs/man/xl-pci-configuration.5.pod.
@@ -11,6 +12,7 @@ drivers/xen/xen-pciback/pci_stub.c (pcistub_probe takes driver_override); Xen do
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -32,9 +34,11 @@ from dom0kit.plan import (
     Dialect,
     DriverIs,
     FunctionIs,
+    GroupIs,
     GsiUnused,
     PciDeviceAdd,
     Plan,
+    ResetFunction,
     SetDriverOverride,
     UnbindDriver,
 )
@@ -99,6 +103,8 @@ class _Planner:
         for number, given in enumerate(self._said.domains):
             if backend is not Backend.LIBRARY:
                 self._facts += self._identities(given.functions)
+            if backend is Backend.LINUX:
+                self._facts += self._groups(given.functions)
             if backend in KEEPERS:
                 self._operations += self._drivers(given.functions, f"for {given.name}")
             if backend.is_core:
@@ -132,6 +138,17 @@ class _Planner:
             function = self._ground.functions[sbdf]
             yield FunctionIs(function=sbdf, vendor=function.vendor, device=function.device)
 
+    def _groups(self, functions: Sequence[Sbdf]) -> Iterator[AnyFact]:
+        """The kernel's own groups, bridges with them."""
+        members: dict[int, list[Sbdf]] = defaultdict(list)
+        for sbdf, function in sorted(self._ground.functions.items()):
+            if function.iommu_group is not None:
+                members[function.iommu_group].append(sbdf)
+        numbers = dict.fromkeys(self._ground.functions[sbdf].iommu_group for sbdf in functions)
+        for number in numbers:
+            if number is not None:
+                yield GroupIs(functions=tuple(members[number]))
+
     def _drivers(self, functions: Sequence[Sbdf], why: str) -> Iterator[AnyOperation]:
         """All are taken from their drivers before the first is bound again: VFIO takes a whole group or nothing."""
         keeper = KEEPERS[self._ground.backend]
@@ -141,9 +158,19 @@ class _Planner:
             yield SetDriverOverride(function=sbdf, driver=keeper, why=why)
             if driver is not None and driver != keeper:
                 yield UnbindDriver(function=sbdf, driver=driver, why=why)
+        for sbdf in functions:
+            if self._ground.functions[sbdf].driver != keeper:
+                yield from self._resets(sbdf, why)
         if self._ground.backend is not Backend.HV_CORE:
             for sbdf in functions:
                 yield BindDriver(function=sbdf, driver=keeper, why=why)
+
+    def _resets(self, sbdf: Sbdf, why: str) -> Iterator[AnyOperation]:
+        offered = self._ground.functions[sbdf].reset_methods
+        if offered:
+            yield ResetFunction(function=sbdf, method=offered[0], why=why)
+        elif offered is None and sbdf in self._ground.resets and self._ground.resets[sbdf].available:
+            yield ResetFunction(function=sbdf, why=why)
 
     # --- domains of a core ---
 

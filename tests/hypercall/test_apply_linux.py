@@ -39,6 +39,38 @@ def config(linux: FakeLinux, function: Sbdf, offset: int, size: int) -> bytes:
     return (linux.device(function) / "config").read_bytes()[offset : offset + size]
 
 
+def test_a_reset_by_one_way_leaves_the_others(linux: FakeLinux) -> None:
+    methods = linux.device(VIRTUAL) / "reset_method"
+    methods.write_text("flr bus\n")
+    (linux.device(VIRTUAL) / "reset").write_text("")
+    written: list[str] = []
+
+    class Watched(FakeLinux):
+        def _write(self, path: str, text: str, what: str) -> None:
+            written.append(f"{os.path.basename(path)}: {text.strip()}")
+            super()._write(path, text, what)
+
+    do(Watched(linux.root), p.ResetFunction(function=VIRTUAL, method="bus"))
+    assert written == ["reset_method: bus", "reset: 1", "reset_method: flr bus"]
+    written.clear()
+    do(Watched(linux.root), p.ResetFunction(function=VIRTUAL))
+    assert written == ["reset: 1"]
+    with pytest.raises(Refused, match=r"by acpi: it offers flr bus"):
+        do(linux, p.ResetFunction(function=VIRTUAL, method="acpi"))
+    with pytest.raises(Refused, match=r"has driver e1000e: unbind it first"):
+        do(linux, p.ResetFunction(function=PHYSICAL))
+
+
+def test_a_group(linux: FakeLinux) -> None:
+    assert broken(world(linux), p.GroupIs(functions=(VIRTUAL,))) == "Linux has no group"
+    folder = linux.device(VIRTUAL) / "iommu_group/devices"
+    folder.mkdir(parents=True)
+    for each in (VIRTUAL, OTHER):
+        (folder / str(each)).mkdir()
+    assert broken(world(linux), p.GroupIs(functions=(VIRTUAL, OTHER))) is None
+    assert broken(world(linux), p.GroupIs(functions=(VIRTUAL,))) == f"Linux has {VIRTUAL}, {OTHER}"
+
+
 def test_config_bits(linux: FakeLinux) -> None:
     do(linux, p.WriteConfig(function=VIRTUAL, offset=4, width=2, value=0x0404, mask=0x0504))
     assert config(linux, VIRTUAL, 3, 4) == bytes([0x10, 0x06, 0x04, 0x00])

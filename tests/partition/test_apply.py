@@ -51,6 +51,27 @@ def made(
     return planned
 
 
+class Resettable(FakeLinux):
+    """Functions that can be reset, and a count of how often they were."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.resets: list[tuple[Sbdf, tuple[str, ...]]] = []
+
+    def give(self, function: Sbdf, driver: str | None = None, override: str = "") -> None:
+        super().give(function, driver, override)
+        (self.device(function) / "reset_method").write_text("flr bus\n")
+        group = self.root / f"sys/kernel/iommu_groups/{function.bus}"
+        (group / "devices").mkdir(parents=True, exist_ok=True)
+        (group / f"devices/{function}").symlink_to(f"../../../../bus/pci/devices/{function}")
+        (self.device(function) / "iommu_group").symlink_to(f"../../../kernel/iommu_groups/{function.bus}")
+
+    def reset(self, function: Sbdf) -> None:
+        self.death.point()
+        self.resets.append((function, self.reset_methods(function)))
+        self.death.point()
+
+
 class Stage:
     """A machine with a place for the journal."""
 
@@ -58,7 +79,7 @@ class Stage:
         self.backend = backend
         self.run = str(root / "run")
         self.machine: ModelMachine | None = model(mode) if backend is Backend.LIBRARY else None
-        self.linux = FakeLinux(root / "linux")
+        self.linux = Resettable(root / "linux")
         (root / "linux/sys").mkdir(parents=True)
 
     def world(self, death: Death) -> World:
@@ -176,7 +197,8 @@ def two_cards(drivers: Sequence[str | None] = ("e1000e", "nvme", None)) -> list[
                 name,
                 express=ENDPOINT,
                 multifunction=name < "0000:02",
-                attributes={"driver": driver} if driver is not None else {},
+                attributes={"reset_method": "flr bus", "iommu_group": str(Sbdf.parse(name).bus)}
+                | ({"driver": driver} if driver is not None else {}),
                 **IDS,  # type: ignore[arg-type]
             )
             for name, driver in zip(names, drivers, strict=True)
@@ -201,8 +223,10 @@ def linux(backend: Backend = Backend.LINUX) -> Iterator[tuple[Stage, PartitionPl
 def test_functions_go_to_the_driver_that_keeps_them_and_back(backend: Backend, keeper: str) -> None:
     with linux(backend) as (stage, planned):
         before = stage.state()
-        assert all(operation.inverse(backend).reach is Reach.EXACT for operation in planned.plan.operations)
+        inexact = [each for each in planned.plan.operations if each.inverse(backend).reach is not Reach.EXACT]
+        assert [str(each) for each in inexact] == [f"reset {name} (flr)" for of in GIVEN.values() for name in of]
         stage.apply(planned.plan)
+        assert stage.linux.resets == [(Sbdf.parse(name), ("flr",)) for of in GIVEN.values() for name in of]
         for name in (*GIVEN["net"], *GIVEN["disk"]):
             assert stage.linux.driver(Sbdf.parse(name)) == keeper
             assert stage.linux.override(Sbdf.parse(name)) == keeper
@@ -234,7 +258,23 @@ def test_every_moment_of_a_plan_of_linux() -> None:
 def test_no_function_of_a_group_is_bound_before_the_last_is_free() -> None:
     """VFIO takes a group when all of it is free of other drivers."""
     steps = [type(each).__name__ for each in made(two_cards(), {"net": GIVEN["net"]}, Backend.LINUX).plan.operations]
-    assert steps == [*["SetDriverOverride", "UnbindDriver"] * 2, "BindDriver", "BindDriver"]
+    assert steps == [*["SetDriverOverride", "UnbindDriver"] * 2, *["ResetFunction"] * 2, *["BindDriver"] * 2]
+
+
+def test_a_function_that_has_its_keeper_already_is_not_reset() -> None:
+    """A guest may be running with it."""
+    machine = two_cards(("vfio-pci", "vfio-pci", None))
+    steps = [type(each).__name__ for each in made(machine, {"net": GIVEN["net"]}, Backend.LINUX).plan.operations]
+    assert "ResetFunction" not in steps
+
+
+def test_a_group_that_has_grown() -> None:
+    with linux() as (stage, planned):
+        stage.linux.give(Sbdf.parse("0000:02:00.1"))
+        before = stage.state()
+        with pytest.raises(NotApplied, match=r"are a group: Linux has 0000:02:00\.0, 0000:02:00\.1"):
+            stage.apply(planned.plan)
+        assert stage.state() == before
 
 
 def test_a_driver_that_does_not_let_go() -> None:
