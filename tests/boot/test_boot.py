@@ -190,7 +190,7 @@ def check_processors(seen: dict[str, Any]) -> None:
     """With the local APICs trapped: one EOI an interrupt, one ICR write an interprocessor interrupt."""
     done = seen["per_interrupt"]
     for least, exactly, most in (done["eoi"], done["icr"]):
-        assert 0 < exactly
+        assert exactly > 0
         assert least - SLACK <= exactly <= most + SLACK
     assert set(done["kinds"]) <= {"cpuid", "eoi", "icr", "apic"}
     assert refused(seen) == {}

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         xen=options.xen,
         hv=options.hv,
         hv_append=options.hv_append,
+        hv_loader=options.hv_grub,
         kernel=kernel,
     )
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -91,6 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--root-ports", type=int, default=0, metavar="N", help="with hotplug: rp0, rp1, ...")
     parser.add_argument("--device", action="append", default=[], metavar="D", help="QEMU's -device; repeatable")
     parser.add_argument("--append", default="", metavar="ARGS", help="more of Linux's command line")
+    parser.add_argument("--hv-grub", action="store_const", const="grub", default="qemu", help="GRUB loads hv_core")
     parser.add_argument("--hv-append", default="", metavar="ARGS", help="hv_core's command line")
     parser.add_argument("--module", action="append", default=[], type=Path, metavar="KO", help="loaded; repeatable")
     parser.add_argument("--out", type=Path, metavar="DIR", help="kept; else a folder that is removed in the end")
