@@ -43,6 +43,7 @@ from dom0kit.plan import (
 from dom0kit.platform import Platform
 from dom0kit.vectors import (
     LAST_APIC_ID,
+    XEN_OWN,
     Cpu,
     Demand,
     Grant,
@@ -352,6 +353,8 @@ class _Planner:
                 return f"{', '.join(drivers)} may have requested it"
         if self._wishes.backend is Backend.XEN and any(user.name.split()[:2] == ["ISA", "0"] for user in line.users):
             return "the timer is Xen's own"
+        if self._wishes.backend is Backend.XEN and line.target is not None and (line.target.vector or 0) >= XEN_OWN:
+            return f"Xen itself has it, with vector {line.target.vector:#x}"
         domains = sorted({self._wishes.domains.get(function, 0) for function in line.functions})
         if len(domains) > 1:
             named = ", ".join(f"{each} of domain {self._wishes.domains.get(each, 0)}" for each in line.functions[:4])

@@ -158,7 +158,9 @@ def routing_table(
     somebody could read them.
     """
     ioapics = IoapicSet(platform.ioapics)
-    cpus = _Cpus(platform.processors)
+    # Under Xen the kernel's numbers are those of virtual processors, and say nothing of where interrupts go.
+    under_xen = platform.machine.hypervisor == "xen"
+    cpus = _Cpus(None if under_xen else platform.processors)
     users, findings = _users(platform)
     interrupts = platform.kernel.interrupts if platform.kernel is not None else ()
     named, elsewhere = _by_gsi(platform, users, interrupts)
@@ -185,12 +187,12 @@ def routing_table(
                 users=tuple(found),
                 irq=None if known is None else known.irq,
                 requested_by=() if known is None else known.actions,
-                cpu=None if known is None else known.cpu,
+                cpu=None if known is None or under_xen else known.cpu,
                 target=None if entry is None else cpus.of_entry(entry),
             )
         )
     drivers = {function.sbdf: function.driver for function in platform.functions}
-    sent = {interrupt.irq: interrupt.cpu for interrupt in interrupts if interrupt.cpu is not None}
+    sent = {each.irq: each.cpu for each in interrupts if each.cpu is not None and not under_xen}
     messages = tuple(
         _messages(state, drivers.get(state.sbdf), sent, cpus, (tables or {}).get(state.sbdf))
         for state in platform.msi

@@ -67,6 +67,8 @@ XEN: Final = VectorLimits(
     reserved_on_boot_cpu=tuple(vector for vector in range(0x20, 0x30) if vector != 0x22),
 )
 """Less the vectors of moves, of int 0x80, of the PV hypercall gate, and on the first processor of the 8259's."""
+XEN_OWN: Final = 0xF0
+"""Vectors of Xen's own interrupts begin here: the timer, a serial port, those between processors."""
 CORE: Final = VectorLimits(owner="hv_core", first=0x20, last=0xEF, reserved=(0x80,))
 
 
@@ -561,8 +563,9 @@ def in_use(table: RoutingTable, cpus: Sequence[Cpu]) -> tuple[dict[int, int], in
         for where in _cpus_of_messages(messages):
             _count(used, by_number, where)
     for interrupt in table.elsewhere:
-        total += 1
-        _count(used, by_number, None if interrupt.cpu is None else (interrupt.cpu,))
+        if not interrupt.is_event_channel:
+            total += 1
+            _count(used, by_number, None if interrupt.cpu is None else (interrupt.cpu,))
     return used, total
 
 

@@ -13,13 +13,16 @@ from dom0kit import serial
 from dom0kit.acpi.namespace import AmlDevice, Namespace
 from dom0kit.acpi.resources import ExtendedInterrupt, Irq
 from dom0kit.address import DeliveryMode, IoapicPin, Polarity, Sbdf, Trigger
+from dom0kit.interrupt_plan import Wishes, plan_interrupts
 from dom0kit.interrupts import Line, Messages, RoutingTable, Target, UseKind, routing_table
 from dom0kit.ioapic.redirection import EntryFormat, decode
 from dom0kit.msi.messages import MessageFormat, compose, compose_remapped
 from dom0kit.msi.state import InterruptMode
 from dom0kit.observation import observe
+from dom0kit.plan import Backend
 from dom0kit.platform import Platform
 from dom0kit.source.recognise import open_source
+from dom0kit.vectors import cpus_of, in_use
 from tests.synthetic import Device, Made, machines, made
 
 RECORDINGS = Path(__file__).parent.parent / "dom0kit" / "recordings"
@@ -150,6 +153,31 @@ def test_numbers_of_a_domain_of_xen_are_gsis() -> None:
     assert requested(platform) == {30: 30}
     assert messages(platform, SECOND).irqs == (41,)
     assert table(platform).elsewhere == ()
+
+
+def test_under_xen_the_kernels_processors_are_virtual() -> None:
+    files = {
+        "sys/hypervisor/type": "xen\n",
+        "sys/kernel/irq/20/chip_name": "xen-pirq",
+        "sys/kernel/irq/20/actions": "eth0",
+        "proc/irq/20/effective_affinity_list": "0\n",
+        "sys/kernel/irq/41/chip_name": "xen-pirq",
+        "proc/irq/41/effective_affinity_list": "0\n",
+        "sys/kernel/irq/50/chip_name": "xen-dyn",
+        "sys/kernel/irq/50/actions": "xenbus",
+    }
+    platform = made([Device(FIRST, 20), Device(SECOND, msi=1, driver="a", irqs=(41,))], files=files).platform
+    entries = {IoapicPin(0, 20): decode(0xF1, EntryFormat.COMPATIBILITY)}
+    found, _ = routing_table(platform, entries=entries)
+    assert (found.lines[0].requested_by, found.lines[0].cpu) == (("eth0",), None)
+    assert found.lines[0].target == Target(vector=0xF1, destination=0)
+    assert (found.messages[0].cpus, found.messages[0].targets[0].cpus) == ((), ())
+    assert [each.chip for each in found.elsewhere] == ["xen-dyn"]
+    assert in_use(found, cpus_of(platform)) == ({}, 2), "an event channel takes no vector"
+    free = msgspec.structs.replace(found.lines[0], requested_by=())
+    table = msgspec.structs.replace(found, lines=(free,))
+    plan = plan_interrupts(platform, table, Wishes(backend=Backend.XEN))
+    assert ("GSI 20", "Xen itself has it, with vector 0xf1") in {(each.what, each.why) for each in plan.left}
 
 
 def test_what_is_neither_a_pin_nor_a_functions() -> None:

@@ -50,6 +50,11 @@ class KernelInterrupt(msgspec.Struct, frozen=True):
         """Whether a GSI or message that Xen delivers to domain 0 is behind it."""
         return self.chip == "xen-pirq"
 
+    @property
+    def is_event_channel(self) -> bool:
+        """Whether Xen itself is behind it, and no vector of a processor."""
+        return self.chip.startswith("xen-") and not self.is_xen_pirq
+
 
 class KernelIoapic(msgspec.Struct, frozen=True):
     """One IOAPIC as the kernel knows it: a line of the boot log, or of /proc/iomem (there only the address)."""

@@ -80,7 +80,8 @@ def _where(target: Target | None, cpu: int | None, *, known: bool) -> str:
     if target.remap_index is not None:
         return f"remapped #{target.remap_index}{f'@{at}' if at is not None else ''}"
     if at is None:
-        at = "?" if target.destination is None else f"APIC {target.destination:#x}"
+        kind = "logical" if target.logical else "APIC"
+        at = "?" if target.destination is None else f"{kind} {target.destination:#x}"
     masked = ", masked" if target.masked else ""
     return f"{target.vector or 0:#04x}@{at}{masked}"
 
