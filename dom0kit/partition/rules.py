@@ -21,6 +21,7 @@ from dom0kit.msi.pages import SHARED as MESSAGE_SHARES
 from dom0kit.partition.ground import PAGE, Ground, Together, parts
 from dom0kit.partition.identity import Found, written
 from dom0kit.partition.model import Domain, Partition, Policy
+from dom0kit.pci import quirks
 from dom0kit.pci.capabilities.ats import AddressTranslationServices
 from dom0kit.pci.capabilities.express import Express
 from dom0kit.pci.capabilities.pri import PageRequestInterface
@@ -575,6 +576,16 @@ SHARED_GSI: Final = rule(
     advice="Use MSI for all but one domain's functions, move a card to another slot, or give both to one domain.",
     specification="Intel 82093AA, section 3.4.2; Xen, arch/x86/irq.c (pirq_guest_bind)",
 )
+UNMASKABLE: Final = rule(
+    "partition.intx-masking",
+    Severity.WARNING,
+    title="a pin that cannot be silenced on a shared line",
+    meaning="The device is known to ignore the Interrupt Disable bit, or not to tell by its status bit that it "
+    "interrupted. Whoever hands it to a guest has to mask the whole line until the guest has served it: VFIO refuses "
+    "where anybody else uses the line, even of the same domain.",
+    advice="Have the guest's driver use MSI, or move a card so that its pin leads to a GSI of its own.",
+    specification="PCI Local Bus 3.0, sections 6.2.2 and 6.2.3; Linux drivers/vfio/pci/vfio_pci_core.c (nointxmask)",
+)
 SPOOFED: Final = rule(
     "partition.interrupts-not-remapped",
     Severity.WARNING,
@@ -615,6 +626,19 @@ def interrupts(case: Case) -> Iterator[Conflict]:
             owners[case.owner_of(sbdf)].append(sbdf)
         if len(owners) > 1:
             yield from _shared(case, gsi, owners)
+    masking = quirks.broken_masking()
+    for sbdf in case.owner:
+        known = masking.of(ground.functions[sbdf])
+        others = [each for each in ground.lines[sbdf].functions if each != sbdf] if sbdf in ground.lines else []
+        if known and others:
+            yield case.conflict(
+                UNMASKABLE,
+                _pci(sbdf),
+                f"{ground.name(sbdf)}, {known[0].about}, shares GSI {ground.lines[sbdf].gsi} with {_named(others)}",
+                "have the guest's driver use MSI" + (", which it can" if not ground.needs_line(sbdf) else ""),
+                "move one card to a slot whose pin leads to another GSI",
+                about=sbdf,
+            )
     iommu = ground.platform.iommu
     if any(case.of) and iommu is not None and iommu.kind is not None and not is_remapped(ground.platform):
         off = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of particular devices beyond their registers: isolation, DMA aliases, resets.
+"""What is known of particular devices beyond their registers: isolation, DMA aliases, resets, INTx pins.
 
 The facts lie in ``quirks/*.toml`` beside this file, each with its source; their fields are explained there and are
 exactly those of the structs below (anything else is an error). They are read when first asked for.
@@ -165,6 +165,12 @@ class ResetFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     specific: tuple[SpecificReset, ...]
 
 
+class IntxFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``intx.toml``."""
+
+    broken_masking: tuple[Quirk, ...]
+
+
 Q = TypeVar("Q", bound=Quirk)
 F = TypeVar("F")
 
@@ -221,6 +227,12 @@ def broken_resets() -> Index[BrokenReset]:
 def specific_resets() -> Index[SpecificReset]:
     """``[[specific]]`` of ``reset.toml``."""
     return Index(_reset_file().specific)
+
+
+@functools.cache
+def broken_masking() -> Index[Quirk]:
+    """``[[broken_masking]]`` of ``intx.toml``."""
+    return Index(_load("intx", IntxFile).broken_masking)
 
 
 @functools.cache

@@ -295,6 +295,15 @@ def test_a_bridge_that_no_driver_has_does_not_share_a_line() -> None:
     }
 
 
+def test_a_pin_that_cannot_be_silenced_shares_no_line() -> None:
+    card = function("0000:00:02.0", vendor=0x10EC, device=0x8169, flr=True, express=9)
+    other = function("0000:00:03.0", flr=True, express=9)
+    both = {"net": ["0000:00:02.0", "0000:00:03.0"]}
+    shared = checked(platform([card, other], lines={17: both["net"]}), both)
+    assert told(shared) == {"partition.intx-masking": ["pci:0000:00:02.0"]}
+    assert told(checked(platform([card, other], lines={17: ["0000:00:02.0"], 18: ["0000:00:03.0"]}), both)) == {}
+
+
 def test_interrupts_that_no_remapper_checks() -> None:
     facts = IommuFacts(kind=IommuKind.VT_D, interrupt_remapping=False)
     assert told(checked(platform([PORT, CARD], iommu=facts), NET)) == {"partition.interrupts-not-remapped": ["iommu"]}

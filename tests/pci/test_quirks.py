@@ -11,7 +11,7 @@ import pytest
 
 import dom0kit.pci
 from dom0kit.pci import quirks
-from dom0kit.pci.quirks import AliasFile, Isolates, IsolationFile, ResetFile, parse
+from dom0kit.pci.quirks import AliasFile, IntxFile, Isolates, IsolationFile, ResetFile, parse
 from tests.pci.machines import function
 
 FOLDER = Path(dom0kit.pci.__file__).parent / "quirks"
@@ -27,10 +27,11 @@ source = "a datasheet"
 
 
 def test_every_file_fits_its_schema() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {"isolation.toml", "alias.toml", "reset.toml"}
+    assert {path.name for path in FOLDER.iterdir()} == {"isolation.toml", "alias.toml", "reset.toml", "intx.toml"}
     parse((FOLDER / "isolation.toml").read_bytes(), IsolationFile)
     parse((FOLDER / "alias.toml").read_bytes(), AliasFile)
     parse((FOLDER / "reset.toml").read_bytes(), ResetFile)
+    parse((FOLDER / "intx.toml").read_bytes(), IntxFile)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
