@@ -56,14 +56,23 @@ class _Needs:
             fields = line.split(" ")
             if len(fields) < 10 or "-" not in fields[6:]:
                 continue
-            device = fields[2]
-            source = fields[fields.index("-", 6) + 2 : fields.index("-", 6) + 3]
-            if device.startswith("0:"):  # btrfs and the like, and what is no disk at all
-                device = self._number(source[0]) if source else ""
-            yield from self._block(device, f"has the file system mounted at {_plain(fields[4])}")
+            device, use = fields[2], f"has the file system mounted at {_plain(fields[4])}"
+            kind, source, *_ = [*fields[fields.index("-", 6) + 1 :], "", ""]
+            if kind == "9p":
+                yield from self._shared(source, use)
+            elif device.startswith("0:"):  # btrfs and the like, and what is no disk at all
+                device = self._number(source)
+            yield from self._block(device, use)
         for line in self._lines("proc/swaps")[1:]:
             name = line.split(" ", 1)[0]
             yield from self._block(self._number(name), f"has swap space on {_plain(name)}")
+
+    def _shared(self, tag: str, use: str) -> Iterator[Need]:
+        """A folder of a virtual machine's host, by its mount tag."""
+        drivers = "sys/bus/virtio/drivers/9pnet_virtio"
+        for name in self._names(os.path.join(self._root, drivers)):
+            if [line.rstrip("\0") for line in self._lines(f"{drivers}/{name}/mount_tag")] == [tag]:
+                yield from self._above(os.path.join(self._root, drivers, name), use)
 
     def _number(self, path: str) -> str:
         """``8:1`` of ``/dev/sda1``."""
@@ -126,7 +135,7 @@ class _Needs:
     def _lines(self, path: str) -> list[str]:
         try:
             with open(os.path.join(self._root, path), "rb") as file:
-                return file.read(_MOST).decode("utf-8", "replace").split("\n")[:-1]
+                return file.read(_MOST).decode("utf-8", "replace").splitlines()
         except OSError:
             return []
 

@@ -75,6 +75,15 @@ def test_disks_behind_other_disks(tree: Tree) -> None:
     )
 
 
+def test_a_folder_of_the_host(tree: Tree) -> None:
+    for function, tag in ((DISK, "root"), (NIC, "out")):
+        name = f"virtio{function.device}"
+        tree.link(f"sys/bus/virtio/drivers/9pnet_virtio/{name}", f"sys/devices/pci0000:00/{function}/{name}")
+        tree.write(f"sys/devices/pci0000:00/{function}/{name}/mount_tag", tag)
+    tree.write("proc/self/mountinfo", "22 1 0:21 / / rw,relatime - 9p root rw,trans=virtio\n")
+    assert needs(str(tree.root)) == (Need(DISK, "has the file system mounted at /"),)
+
+
 def test_devices_that_stand_on_each_other_in_a_circle(tree: Tree) -> None:
     tree.block("dm-0", "254:0", None, "dm-1")
     tree.block("dm-1", "254:1", None, "dm-0")
