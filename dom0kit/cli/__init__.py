@@ -14,6 +14,7 @@ import dom0kit
 VERBS = {
     "enumerate": "see the whole machine: ACPI, PCI, interrupts, isolation, CPUs, memory, and what is wrong with it",
     "check": "what is wrong with a machine, or with a folder of recorded ones (--corpus), and what to do about it",
+    "report": "the machine as one HTML file to look at: tree, interrupt routing, groups, address map, findings",
     "record": "keep everything that enumerate reads in one archive, serial numbers and the like redacted",
     "acpi": "browse the ACPI namespace (tree), evaluate an object (eval PATH)",
     "explain": "what a finding means, which specification says so, what to do",
@@ -29,6 +30,8 @@ VERBS = {
     "rollback": "undo the newest plan that was applied",
     "recover": "undo what was interrupted",
     "status": "which plans are applied",
+    "service": "what a machine runs from boot on (run), asked (status) and told (reload)",
+    "watch": "what the service sees happen, as it happens",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 

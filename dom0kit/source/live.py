@@ -29,19 +29,19 @@ def live(*, wake: bool = False) -> TreeSource:
             f"This machine shows neither ACPI tables (/{contents.TABLES}) nor a PCI bus (/{contents.FUNCTIONS})."
         )
 
-    def kernel_log() -> bytes | None:
+    def log() -> bytes | None:
         try:
-            return _kernel_log()
+            return kernel_log()
         except PermissionError:
             tree.denied.add("dev/kmsg")
         except OSError:
             pass  # no log in this container
         return None
 
-    return TreeSource(tree, "this machine", kind=SourceKind.LIVE, spare=not wake, kernel_log=kernel_log)
+    return TreeSource(tree, "this machine", kind=SourceKind.LIVE, spare=not wake, kernel_log=log)
 
 
-def _kernel_log() -> bytes:
+def kernel_log() -> bytes:
     """Every message in the kernel's log (Documentation/ABI/testing/dev-kmsg: one record a read)."""
     descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     lines = []
