@@ -30,7 +30,7 @@ _CORE_CPUS, _CORE_IOAPICS, _CORE_GSIS, _CORE_FUNCTIONS, _CORE_MESSAGES = 4096, 1
 def segment(view: View) -> Iterator[Told]:
     wide = [sbdf for sbdf in sorted(view.functions) if sbdf.segment > 0xFFFF]
     if wide:
-        yield f"pci-segment:{wide[0].segment:04x}", f"{len(wide)} functions: {shown(wide)}"
+        yield f"pci-segment:{wide[0].segment:04x}", f"functions {shown(wide)}"
 
 
 @check(
@@ -86,7 +86,7 @@ def pvh_no_iommu(view: View) -> Iterator[Told]:
 def pvh_sriov(view: View) -> Iterator[Told]:
     able = [of.sbdf for of in view.read if (sriov := capability(of, SingleRootIov)) is not None and sriov.total_vfs]
     if able:
-        yield "machine", f"{len(able)} functions: {shown(able)}"
+        yield "machine", f"functions {shown(able)}"
 
 
 @check(
@@ -107,7 +107,7 @@ def pvh_intx(view: View) -> Iterator[Told]:
     ]
     ends = [sbdf for sbdf in pins if sbdf in view.functions and view.functions[sbdf].header_type == 0]
     if ends:
-        yield "machine", f"{len(ends)} functions: {shown(ends)}"
+        yield "machine", f"functions {shown(ends)}"
 
 
 @check(
