@@ -246,6 +246,8 @@ class MapMsi(Operation, frozen=True, kw_only=True, tag="map-msi"):
             raise ValueError("the data of the last MSI message has more than 32 bits")
 
     def _inverse(self, backend: Backend) -> Inverse:
+        if backend is Backend.XEN:
+            return Inverse(Reach.PARTIAL, f"the message that Xen wrote stays in {self.function}, not enabled")
         return _EXACT
 
     def __str__(self) -> str:
