@@ -212,13 +212,13 @@ class World:
         if isinstance(image, PinImage) and isinstance(operation, p.WriteEntry | p.MaskEntry):
             self._unmasked.add(image.gsi)
 
-    def may_move(self, gsi: int) -> bool:
-        """A GSI had no vector when this plan came to it, and no interrupt since: undoing takes the vector away."""
-        return gsi in self._bare and gsi not in self._unmasked
-
     def gave_vector(self, gsi: int) -> bool:
         """A GSI had no vector when this plan came to it: undoing the plan takes away what it has now."""
         return gsi in self._bare
+
+    def may_move(self, gsi: int) -> bool:
+        """This plan gave a GSI its vector, and no interrupt can have come since: it moves without draining."""
+        return gsi in self._bare and gsi not in self._unmasked
 
     def mapped_here(self, domain: int, pirq: int) -> bool:
         """This plan mapped the pIRQ."""
@@ -351,9 +351,9 @@ class World:
                 break
             lines.add(each.pirq)
         first = 16
-        if not gsi and 16 <= information.gsis < information.limit_pirqs:
-            first = information.gsis
         if not gsi:
+            if 16 <= information.gsis < information.limit_pirqs:
+                first = information.gsis
             first = max(first, messages.taken_below)
             while first in messages.by_pirq or first in lines:
                 first += 1
@@ -469,7 +469,7 @@ def _must_be_undoable(world: World, pin: PinImage) -> None:
     """Refused where taking back a vector or a set-up would take more with it."""
     if pin.shared:
         raise Refused(f"GSI {pin.gsi} has several users on pIRQ {pin.pirq}, who would lose it: release it first")
-    if world.intercept and pin.has_vector:
+    if world.intercept and pin.has_vector and not world.gave_vector(pin.gsi):
         raise Refused(f"GSI {pin.gsi} has a vector already, which could not be given back to it: release the GSI first")
 
 
