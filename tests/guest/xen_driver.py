@@ -35,7 +35,9 @@ EDU = Sbdf(0, 0, 5, 0)
 PHANTOM = Sbdf(0, 9, 0, 0)
 """There is no bus 9."""
 FREE = Gsi(19)
-"""A pin that no function of the machine leads to; 20 is another."""
+"""A pin that no function of the machine leads to; 17 and 18 are others."""
+NETWORK = Sbdf(0, 0, 4, 0)
+"""An e1000, with INTx alone: GSI 20."""
 
 
 def keys(letters: str) -> str:
@@ -141,7 +143,7 @@ def classic(xen: Xen) -> dict[str, Any]:
 
 
 def modern(xen: Xen) -> dict[str, Any]:
-    gsi = Gsi(20)
+    gsi = Gsi(18)
     seen = {
         "first free pirq": xen.map_gsi(Gsi(17)),
         "pirq": xen.map_gsi(gsi, gsi),
@@ -224,6 +226,16 @@ def phantom(xen: Xen) -> list[Any]:
     return [answered, known, status(xen.pci_device_remove, PHANTOM), xen.knows([PHANTOM])[PHANTOM]]
 
 
+def plan(xen: Xen) -> dict[str, Any]:
+    """A plan for everything without a driver is applied and undone; then a driver comes and needs its GSI."""
+    statuses = [dom0kit(["irq", "plan", "-o", "/run/plan"]), dom0kit(["apply", "/run/plan"])]
+    planned = keys("i")
+    statuses.append(dom0kit(["rollback"]))
+    subprocess.run(["modprobe", "e1000"], check=True)
+    driver = Path(f"/sys/bus/pci/devices/{NETWORK}/driver")
+    return {"statuses": statuses, "keys": planned, "driver": driver.resolve().name if driver.exists() else None}
+
+
 def act(xen: Xen) -> dict[str, Any]:
     platform = decode((OUT / "platform").read_bytes(), Platform)
     with TraceWriter(OUT / "trace") as trace:
@@ -240,7 +252,7 @@ def act(xen: Xen) -> dict[str, Any]:
 def main() -> None:
     what = sys.argv[1]
     with Xen() as xen:
-        seen = {"look-pv": look_pv, "look-pvh": look_pvh, "act": act}[what](xen)
+        seen = {"look-pv": look_pv, "look-pvh": look_pvh, "act": act, "plan": plan}[what](xen)
     (OUT / what).write_text(json.dumps(seen))
 
 
