@@ -22,6 +22,7 @@ MODULES: Final = (
     "hypervisors",
     "interrupts",
     "iommu",
+    "known_faults",
     "links",
     "processors",
     "root_bridges",

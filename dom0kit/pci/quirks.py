@@ -144,6 +144,43 @@ class SpecificReset(ResetQuirk, frozen=True, forbid_unknown_fields=True, kw_only
     needs_flr: bool = False
 
 
+class RevisedQuirk(Quirk, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One that later revisions do not have."""
+
+    below_revision: int = 0x100
+
+    def fits(self, function: Function) -> bool:
+        """Whether the revision is among those that have it."""
+        return function.revision < self.below_revision
+
+
+class Reach(enum.Enum):
+    """Whose messages do not arrive."""
+
+    MACHINE = "machine"
+    BEHIND = "behind"
+    ITSELF = "itself"
+
+
+class NoMsi(RevisedQuirk, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """MSI that does not work."""
+
+    reach: Reach
+
+
+class AspmState(enum.Enum):
+    """A link power state."""
+
+    L0S = "L0s"
+    L1 = "L1"
+
+
+class BrokenAspm(Quirk, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Link power states that must stay off."""
+
+    states: tuple[AspmState, ...]
+
+
 class IsolationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``isolation.toml``."""
 
@@ -169,6 +206,21 @@ class IntxFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``intx.toml``."""
 
     broken_masking: tuple[Quirk, ...]
+
+
+class MsiFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``msi.toml``."""
+
+    no_msi: tuple[NoMsi, ...]
+    disable_stops_msi: tuple[RevisedQuirk, ...]
+
+
+class FaultFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``faults.toml``."""
+
+    aspm: tuple[BrokenAspm, ...]
+    ats: tuple[RevisedQuirk, ...]
+    bars: tuple[Quirk, ...]
 
 
 Q = TypeVar("Q", bound=Quirk)
@@ -233,6 +285,46 @@ def specific_resets() -> Index[SpecificReset]:
 def broken_masking() -> Index[Quirk]:
     """``[[broken_masking]]`` of ``intx.toml``."""
     return Index(_load("intx", IntxFile).broken_masking)
+
+
+@functools.cache
+def no_msi() -> Index[NoMsi]:
+    """``[[no_msi]]`` of ``msi.toml``."""
+    return Index(_msi_file().no_msi)
+
+
+@functools.cache
+def disable_stops_msi() -> Index[RevisedQuirk]:
+    """``[[disable_stops_msi]]`` of ``msi.toml``."""
+    return Index(_msi_file().disable_stops_msi)
+
+
+@functools.cache
+def broken_aspm() -> Index[BrokenAspm]:
+    """``[[aspm]]`` of ``faults.toml``."""
+    return Index(_fault_file().aspm)
+
+
+@functools.cache
+def broken_ats() -> Index[RevisedQuirk]:
+    """``[[ats]]`` of ``faults.toml``."""
+    return Index(_fault_file().ats)
+
+
+@functools.cache
+def broken_bars() -> Index[Quirk]:
+    """``[[bars]]`` of ``faults.toml``."""
+    return Index(_fault_file().bars)
+
+
+@functools.cache
+def _msi_file() -> MsiFile:
+    return _load("msi", MsiFile)
+
+
+@functools.cache
+def _fault_file() -> FaultFile:
+    return _load("faults", FaultFile)
 
 
 @functools.cache

@@ -614,6 +614,35 @@ HYPERVISORS: Final[dict[str, Pair]] = {
     ),
 }
 
+MSI: Final = struct.pack("<HHIH", 5, 0, 0, 0)
+
+KNOWN_FAULTS: Final[dict[str, Pair]] = {
+    "msi.known-broken": (
+        lambda: told(fn("00:03.0", {8: b"\1"}, ids=(0x8086, 0x1547))),
+        lambda: told(fn("00:03.0", {8: b"\2"}, ids=(0x8086, 0x1547))),
+    ),
+    "msi.interrupt-disable": (
+        lambda: told(fn("00:03.0", ids=(0x1969, 0x1063), standard=[MSI])),
+        lambda: told(fn("00:03.0", ids=(0x1969, 0x1063))),
+    ),
+    "pci.intx-not-maskable": (
+        lambda: told(fn("00:03.0", {0x3D: b"\1"}, ids=(0x8086, 0x1572))),
+        lambda: told(fn("00:03.0", ids=(0x8086, 0x1572))),
+    ),
+    "pci.aspm-known-broken": (
+        lambda: told(fn("00:03.0", ids=(0x8086, 0x10A7), standard=[express(link=(0xC13, 1, 0x13))])),
+        lambda: told(fn("00:03.0", ids=(0x8086, 0x10A7), standard=[express(link=(0xC13, 2, 0x13))])),
+    ),
+    "iommu.ats-known-broken": (
+        lambda: told(fn("00:03.0", ids=(0x1002, 0x98E4), standard=[express()], extended=[(0xF, _ats(True))])),
+        lambda: told(fn("00:03.0", ids=(0x1002, 0x98E4), standard=[express()], extended=[(0xF, _ats(False))])),
+    ),
+    "pci.bars-not-compliant": (
+        lambda: told(fn("00:03.0", ids=(0x8086, 0x6F60))),
+        lambda: told(fn("00:03.0", ids=(0x8086, 0x6F61))),
+    ),
+}
+
 PAIRS: Final[dict[str, Pair]] = {
     **TABLES,
     **ADDRESSES,
@@ -624,4 +653,5 @@ PAIRS: Final[dict[str, Pair]] = {
     **LINKS,
     **DEVICES,
     **HYPERVISORS,
+    **KNOWN_FAULTS,
 }

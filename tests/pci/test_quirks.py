@@ -11,7 +11,7 @@ import pytest
 
 import dom0kit.pci
 from dom0kit.pci import quirks
-from dom0kit.pci.quirks import AliasFile, IntxFile, Isolates, IsolationFile, ResetFile, parse
+from dom0kit.pci.quirks import AliasFile, FaultFile, IntxFile, Isolates, IsolationFile, MsiFile, ResetFile, parse
 from tests.pci.machines import function
 
 FOLDER = Path(dom0kit.pci.__file__).parent / "quirks"
@@ -26,12 +26,34 @@ source = "a datasheet"
 """
 
 
+FILES: dict[str, type[Any]] = {
+    "isolation": IsolationFile,
+    "alias": AliasFile,
+    "reset": ResetFile,
+    "intx": IntxFile,
+    "msi": MsiFile,
+    "faults": FaultFile,
+}
+
+
 def test_every_file_fits_its_schema() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {"isolation.toml", "alias.toml", "reset.toml", "intx.toml"}
-    parse((FOLDER / "isolation.toml").read_bytes(), IsolationFile)
-    parse((FOLDER / "alias.toml").read_bytes(), AliasFile)
-    parse((FOLDER / "reset.toml").read_bytes(), ResetFile)
-    parse((FOLDER / "intx.toml").read_bytes(), IntxFile)
+    assert {path.stem for path in FOLDER.glob("*.toml")} == FILES.keys()
+    for name, type in FILES.items():
+        parse((FOLDER / f"{name}.toml").read_bytes(), type)
+
+
+def test_every_quirk_says_where_it_is_from() -> None:
+    entries = [
+        entry for path in FOLDER.glob("*.toml") for kind in tomllib.loads(path.read_text()).values() for entry in kind
+    ]
+    assert len(entries) >= 100
+    assert all(entry["about"] and entry["source"] for entry in entries)
+
+
+def test_a_later_revision_may_be_without_it() -> None:
+    quirk = quirks.broken_ats().of(function("00:01.0", vendor=0x8086, device=0x1452))[0]
+    assert quirk.fits(function("00:01.0", revision=0x1F))
+    assert not quirk.fits(function("00:01.0", revision=0x20))
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
