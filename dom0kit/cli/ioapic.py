@@ -115,7 +115,8 @@ def _diff(arguments: list[str]) -> int:
     with Progress() as progress:
         platform = observe(open_live(wake=False), progress=progress)
     if plan is None:
-        found = differences(routing_table(platform)[0].lines, platform.ioapics, entries)
+        lines = routing_table(platform)[0].lines
+        found = differences(lines, platform.ioapics, entries, under_xen=platform.xen is not None)
     else:
         found = differences_from(plan, platform.ioapics, entries)
     if options.format == "json":

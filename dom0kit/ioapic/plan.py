@@ -158,9 +158,16 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(
-    lines: Iterable[Line], ioapics: Iterable[Ioapic], entries: Mapping[IoapicPin, RedirectionEntry]
+    lines: Iterable[Line],
+    ioapics: Iterable[Ioapic],
+    entries: Mapping[IoapicPin, RedirectionEntry],
+    *,
+    under_xen: bool = False,
 ) -> tuple[Difference, ...]:
-    """What the hardware's entries differ in from what the machine's tables and drivers need, ascending by GSI."""
+    """What the hardware's entries differ in from what the machine's tables and drivers need, ascending by GSI.
+
+    `under_xen`: Xen masks no edge, whoever uses it, and has pins of its own.
+    """
     wanted = {line.ioapic_pin: line for line in lines if line.ioapic_pin is not None}
     found: list[Difference] = []
     for ioapic in ioapics:
@@ -170,23 +177,24 @@ def differences(
                 gsi = Gsi(ioapic.gsi_base + number)
                 found += (
                     Difference(pin, gsi, entries[pin], what, harm)
-                    for what, harm in _compare(wanted.get(pin), entries[pin])
+                    for what, harm in _compare(wanted.get(pin), entries[pin], under_xen=under_xen)
                 )
     return tuple(sorted(found, key=lambda each: each.gsi))
 
 
-def _compare(line: Line | None, entry: RedirectionEntry) -> Iterable[tuple[str, bool]]:
+def _compare(line: Line | None, entry: RedirectionEntry, *, under_xen: bool) -> Iterable[tuple[str, bool]]:
+    may_be_unmasked = under_xen and entry.trigger is Trigger.EDGE
     if entry.delivery_mode not in (None, DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY) and not entry.masked:
         yield f"it delivers {entry.delivery_mode.value}, which no device's pin should", True
     if line is None:
-        if not entry.masked:
+        if not entry.masked and not may_be_unmasked:
             yield "it should be masked: nobody is known to use it", True
         return
     if signal := _signal(line.trigger, line.polarity, entry):
         yield signal, not entry.masked
     if line.requested_by and entry.masked:
         yield f"it should not be masked: {', '.join(line.requested_by)} has requested it", False
-    if not line.requested_by and not entry.masked:
+    if not line.requested_by and not entry.masked and not may_be_unmasked:
         yield "it should be masked: no driver has requested it", True
     if not entry.masked and entry.remap_index is None and (entry.vector or 0) < 0x20:
         yield f"vector {entry.vector or 0:#04x} is an exception's", True

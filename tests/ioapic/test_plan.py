@@ -154,6 +154,21 @@ def test_what_an_entry_differs_in(of: Line | None, value: int, expected: list[tu
     assert all((each.ioapic_pin, each.gsi) == (IoapicPin(2, 20), 20) for each in found)
 
 
+@pytest.mark.parametrize(
+    ("of", "value", "expected"),
+    [
+        (None, 0x41, []),
+        (None, 0xA041, ["it should be masked: nobody is known to use it"]),
+        (line(20), 0xA041, ["it should be masked: no driver has requested it"]),
+        (line(20), 0x0041, ["it should be level triggered and active low"]),
+    ],
+)
+def test_xen_leaves_edges_unmasked(of: Line | None, value: int, expected: list[str]) -> None:
+    lines = [] if of is None else [of]
+    found = differences(lines, [IOAPIC, FAR], {IoapicPin(2, 20): entry(value)}, under_xen=True)
+    assert [each.what for each in found] == expected
+
+
 def test_differences_of_a_plan() -> None:
     operations = (
         *line_operations(line(20), IOAPIC, Dialect.MODERN),
