@@ -57,7 +57,7 @@ class TracedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The same in words, for people."""
     argument: Hex
     status: str = ""
-    """Name of the status; empty only until it is answered."""
+    """Name of the status; empty where it was never answered."""
     answer: Hex | None = None
     """The argument as it came back, where it changed."""
 
@@ -78,6 +78,8 @@ class TraceWriter:
         """OSError where the file cannot be written."""
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed by `close`
         self._began = time.monotonic()
+        self._is_open = False
+        """The last line is not at its end."""
         self._file.write(msgspec.json.encode(TraceHeader(trace=FORMAT)) + b"\n")
 
     def close(self) -> None:
@@ -90,6 +92,9 @@ class TraceWriter:
         self.close()
 
     def asked(self, backend: str, number: int, command: int, argument: bytes) -> None:
+        if self._is_open:  # its caller met an error that is no answer
+            self._file.write(b"}\n")
+        self._is_open = True
         self._argument = argument
         self._call = TracedCall(
             seconds=round(time.monotonic() - self._began, 6),
@@ -106,10 +111,11 @@ class TraceWriter:
             self._call, status=status.name, answer=None if answer == self._argument else answer.hex()
         )
         self._file.write(msgspec.json.encode(whole)[len(msgspec.json.encode(self._call)) - 1 :] + b"\n")
+        self._is_open = False
 
 
 def read_trace(path: Path | str) -> tuple[TracedCall, ...]:
-    """The calls of a trace from its file. BadTrace where a line is none; OSError where it cannot be read.
+    """The answered calls of a trace from its file. BadTrace where a line is none; OSError where it cannot be read.
 
     A last line that was cut off, as when the machine died, is left out.
     """
@@ -121,14 +127,15 @@ def read_trace(path: Path | str) -> tuple[TracedCall, ...]:
     header: TraceHeader = _line(path, 1, lines[0] if lines else b"", TraceHeader)
     if header.trace != FORMAT:
         raise BadTrace(f"{path}: version {header.trace} of the form; this program reads {FORMAT}")
-    return tuple(_call(path, number, line) for number, line in enumerate(lines[1:], 2))
+    calls = (_call(path, number, line) for number, line in enumerate(lines[1:], 2))
+    return tuple(call for call in calls if call.status)
 
 
 def _call(path: Path | str, number: int, line: bytes) -> TracedCall:
     call: TracedCall = _line(path, number, line, TracedCall)
     if (call.number, call.command) not in ARGUMENTS:
         raise BadTrace(f"{path}: line {number}: there is no hypercall {call.number} with command {call.command}")
-    if call.status not in Status.__members__:
+    if call.status and call.status not in Status.__members__:
         raise BadTrace(f"{path}: line {number}: there is no status {call.status!r}")
     for text in (call.argument, call.after):
         try:

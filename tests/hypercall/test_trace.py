@@ -82,6 +82,9 @@ def test_the_call_that_killed_the_machine_is_named(tmp_path: Path) -> None:
     last = path.read_text().splitlines()[-1]
     assert "apic_write(apic_physbase=0xfec00000, reg=0x60, value=0x31)" in last
     assert [call.call.partition("(")[0] for call in read_trace(path)] == ["apic_read"]
+    dom0.apic_read(FIRST, 2)
+    assert [json.loads(line).get("status") for line in path.read_text().splitlines()[1:]] == ["OK", None, "OK"]
+    assert len(read_trace(path)) == 2
 
 
 def test_the_same_machine_answers_the_same(tmp_path: Path) -> None:
