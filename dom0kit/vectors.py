@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dom0kit.acpi.tables.srat import LocalApicAffinity, LocalX2apicAffinity, MemoryAffinity, Srat
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.interrupts import Line, Messages, RoutingTable, UseKind
 from dom0kit.msi.state import InterruptMode
@@ -103,7 +104,7 @@ class Cpu(msgspec.Struct, frozen=True):
     """In the order of the MADT, from 0: how hypercalls name it."""
     apic_id: int
     node: int | None
-    """Proximity domain."""
+    """Linux's number of its node, by which functions name theirs."""
     linux: int | None
     """Linux's number."""
 
@@ -117,7 +118,32 @@ def cpus_of(platform: Platform) -> tuple[Cpu, ...]:
     """The enabled processors in the order of the MADT."""
     known = platform.processors.processors if platform.processors is not None else ()
     enabled = [each for each in known if each.in_madt and each.state is ProcessorState.ENABLED]
-    return tuple(Cpu(index, each.apic_id, each.proximity_domain, each.cpu) for index, each in enumerate(enabled))
+    nodes = _linux_nodes(platform)
+    return tuple(
+        Cpu(index, each.apic_id, nodes.get(each.proximity_domain, each.proximity_domain), each.cpu)
+        for index, each in enumerate(enabled)
+    )
+
+
+def _linux_nodes(platform: Platform) -> dict[int | None, int]:
+    """Linux's numbers of proximity domains: the order in which the SRAT first names them, those of processors, then
+    those of memory (drivers/acpi/numa/srat.c, acpi_numa_init)."""
+    srat = next((table.content for table in platform.tables if isinstance(table.content, Srat)), None)
+    entries = srat.entries if srat is not None else ()
+    known = platform.processors.processors if platform.processors is not None else ()
+    of_processor = {each.apic_id: each.proximity_domain for each in known}
+    domains: list[int | None] = []
+    for entry in entries:
+        if isinstance(entry, LocalApicAffinity) and entry.flags.enabled:
+            domains.append(of_processor.get(entry.apic_id))
+        elif isinstance(entry, LocalX2apicAffinity) and entry.flags.enabled:
+            domains.append(of_processor.get(entry.x2apic_id))
+    domains += (e.proximity_domain for e in entries if isinstance(e, MemoryAffinity) and e.flags.enabled)
+    nodes: dict[int | None, int] = {}
+    for domain in domains:
+        if domain is not None:
+            nodes.setdefault(domain, len(nodes))
+    return nodes
 
 
 def is_remapped(platform: Platform) -> bool:

@@ -23,6 +23,7 @@ from dom0kit.vectors import (
     VectorLimits,
     Vectors,
     assign,
+    cpus_of,
     demands_of,
     is_remapped,
     limits,
@@ -273,3 +274,12 @@ def test_whose_vectors_they_are() -> None:
     assert limits(platform, Backend.XEN) is XEN
     assert [limits(platform, each) for each in (Backend.LIBRARY, Backend.LOOPBACK, Backend.HV_CORE)] == [CORE] * 3
     assert limits(platform, Backend.HV_CORE, intercept=False) == limits(platform, Backend.LINUX) == linux("6.12")
+
+
+def test_nodes_have_linuxs_numbers() -> None:
+    """Firmware may number its domains as it likes: Linux counts those that it meets."""
+    platform = made([], apic_ids=[0, 2, 4, 6], nodes={6: 9, 0: 0x10, 2: 9, 4: 3}).platform
+    assert platform.processors is not None
+    assert [each.proximity_domain for each in platform.processors.processors] == [0x10, 9, 3, 9]
+    assert [cpu.node for cpu in cpus_of(platform)] == [1, 0, 2, 0]
+    assert [cpu.node for cpu in cpus_of(made([]).platform)] == [None, None]
