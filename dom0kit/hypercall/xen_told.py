@@ -9,6 +9,7 @@ interrupts, or a pin keeps the trigger that firmware left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from dom0kit.abi import Physdev
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.finding import Finding, Severity, rule
+from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.xen import Xen
 from dom0kit.ioapic.controllers import Ioapic
 from dom0kit.ioapic.intx import IntxRoute
@@ -121,12 +123,13 @@ def told(
 
 
 def _entry(xen: Xen, ioapics: Sequence[Ioapic], gsi: int) -> RedirectionEntry | None:
-    """None beyond every IOAPIC."""
+    """None beyond every IOAPIC, of those that Xen has."""
     for ioapic in ioapics:
         if ioapic.gsi_base <= gsi <= ioapic.gsi_last:
             register = 0x10 + 2 * (gsi - ioapic.gsi_base)
-            word = xen.apic_read(ioapic.address, register) | xen.apic_read(ioapic.address, register + 1) << 32
-            return decode(word, EntryFormat.COMPATIBILITY)
+            with suppress(HypercallRefused):
+                word = xen.apic_read(ioapic.address, register) | xen.apic_read(ioapic.address, register + 1) << 32
+                return decode(word, EntryFormat.COMPATIBILITY)
     return None
 
 

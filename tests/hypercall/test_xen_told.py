@@ -18,7 +18,10 @@ from tests.hypercall.fake_xen import IOAPIC, FakeXen, opened
 
 HOST, LPC = Sbdf(0, 0, 0, 0), Sbdf(0, 0, 31, 0)
 ONE, OTHER = Sbdf(0, 0, 5, 0), Sbdf(0, 0, 6, 0)
-IOAPICS = [Ioapic(0, IOAPIC, 0, 24, PinsFrom.BOOT_LOG, 0x20, True, None, None)]
+IOAPICS = [
+    Ioapic(0, IOAPIC, 0, 28, PinsFrom.HIGHEST_GSI, 0x20, True, None, None),  # four pins too many
+    Ioapic(1, 0xFEC10000, 28, 24, PinsFrom.ASSUMED, None, True, None, None),  # and one that Xen has not
+]
 
 
 def route(function: Sbdf, gsi: int | None, polarity: Polarity = Polarity.LOW) -> IntxRoute:
@@ -66,7 +69,8 @@ def test_what_was_not_told_is_found(tmp_path: Path) -> None:
     with opened(fake, tmp_path) as xen:
         xen.setup_gsi(Gsi(22), Trigger.LEVEL, Polarity.HIGH)
     fake.calls.clear()
-    routes = [route(ONE, 21), route(OTHER, 22), route(LPC, 20), route(HOST, None), route(HOST, 500)]
+    elsewhere = [route(HOST, None), route(HOST, 25), route(HOST, 30), route(HOST, 500)]
+    routes = [route(ONE, 21), route(OTHER, 22), route(LPC, 20), *elsewhere]
     found, findings = asked(fake, tmp_path, [ONE, HOST], routes, kernel(irq21="driver"))
     assert [(one.rule, one.where) for one in findings] == [
         ("xen.function-unknown", "pci:0000:00:05.0"),
@@ -78,6 +82,8 @@ def test_what_was_not_told_is_found(tmp_path: Path) -> None:
         (20, False, False),
         (21, False, False),
         (22, True, False),
+        (25, None, False),
+        (30, None, False),
         (500, None, False),
     ]
 
