@@ -10,7 +10,7 @@ import msgspec
 from dom0kit.check.rules import findings
 from dom0kit.finding import Finding, Severity
 from dom0kit.platform import Machine, Origin, Platform
-from dom0kit.serial import UndecodableJson, decode
+from dom0kit.serial import decode
 
 FORMAT = 1
 """Version of the JSON form; a new one where a field goes away or changes its meaning."""
@@ -61,12 +61,9 @@ def at_least(told: Iterable[Finding], least: Severity) -> tuple[Finding, ...]:
 
 
 def baseline(text: bytes) -> Known:
-    """The findings of a check's or an enumeration's JSON; UndecodableJson for any other text."""
+    """The findings of a check's or an enumeration's JSON; `dom0kit.serial.UndecodableJson` for any other text."""
     return frozenset(_key(finding) for finding in decode(text, _Findings).findings)
 
 
 def _key(finding: Finding) -> tuple[str, str, str]:
     return finding.rule, finding.where, finding.message
-
-
-__all__ = ["FORMAT", "Known", "UndecodableJson", "Verdict", "at_least", "baseline", "judge"]

@@ -81,7 +81,8 @@ def _one(options: Namespace, least: Severity) -> int:
 
 
 def _known(path: str) -> Known:
-    from dom0kit.check.verdict import UndecodableJson, baseline
+    from dom0kit.check.verdict import baseline
+    from dom0kit.serial import UndecodableJson
 
     try:
         with open(path, "rb") as file:
