@@ -231,7 +231,7 @@ class _Planner:
         return wishes.intercept and wishes.dialect is Dialect.MODERN and is_remapped(self._platform)
 
     def _taken(self) -> Iterator[tuple[int, int]]:
-        """(index of the processor, vector) of what is known to be in use: where dom0's kernel hands out vectors."""
+        """(index of the processor, vector) of what is known to be in use."""
         index = {cpu.linux: cpu.index for cpu in self._cpus if cpu.linux is not None}
         targets = [line.target for line in self._table.lines if line.target is not None]
         targets += [target for each in self._table.messages for target in each.targets]
@@ -345,6 +345,13 @@ class _Planner:
             return "its IOAPIC has the id of another, or it is a pin of two IOAPICs"
         if any(user.kind is UseKind.NMI for user in line.users):
             return "an NMI comes in on it, and no entry carries NMI on a domain's word"
+        domains = {self._wishes.domains.get(function, 0) for function in line.functions}
+        if len(domains) > 1:
+            named = ", ".join(f"{each} of domain {self._wishes.domains.get(each, 0)}" for each in line.functions[:4])
+            self._findings.append(DOMAINS.at(f"gsi:{line.gsi}", f"it is shared by {named}"))
+            return "functions of several domains share it"
+        if domains - {0}:
+            return f"it is domain {domains.pop()}'s"
         if line.requested_by:
             return f"{', '.join(line.requested_by)} has requested it"
         if not self._knows_requests:
@@ -355,13 +362,6 @@ class _Planner:
             return "the timer is Xen's own"
         if self._wishes.backend is Backend.XEN and line.target is not None and (line.target.vector or 0) >= XEN_OWN:
             return f"Xen itself has it, with vector {line.target.vector:#x}"
-        domains = sorted({self._wishes.domains.get(function, 0) for function in line.functions})
-        if len(domains) > 1:
-            named = ", ".join(f"{each} of domain {self._wishes.domains.get(each, 0)}" for each in line.functions[:4])
-            self._findings.append(DOMAINS.at(f"gsi:{line.gsi}", f"it is shared by {named}"))
-            return "functions of several domains share it"
-        if domains and domains != [0]:
-            return f"it is domain {domains[0]}'s"
         return None
 
     @property

@@ -349,33 +349,31 @@ class Grant(msgspec.Struct, frozen=True):
 def shares(demands: Sequence[Demand], capacity: int) -> list[int]:
     """How many each may have, so that all fit `capacity`: lines first, then everybody alike, the small ones in full.
 
-    A function whose messages need a run gets a power of two. No share grows when capacity shrinks.
+    A function whose messages need a run gets a power of two.
     """
-    lines = sum(demand.wants for demand in demands if demand.function is None)
-    room = max(capacity - lines, 0)
-    functions = [demand for demand in demands if demand.function is not None]
-    most = max((demand.wants for demand in functions), default=0)
-    low, high = 0, most
+    result = [0] * len(demands)
+    functions = []
+    for number, demand in enumerate(demands):
+        if demand.function is None:
+            result[number] = min(demand.wants, capacity)
+            capacity -= result[number]
+        else:
+            functions.append(number)
+    low, high = 0, max((demands[number].wants for number in functions), default=0)
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(_share(demand, middle) for demand in functions) <= room:
+        if sum(_share(demands[number], middle) for number in functions) <= capacity:
             low = middle
         else:
             high = middle - 1
-    given = {id(demand): _share(demand, low) for demand in functions}
-    left = room - sum(given.values())
-    for demand in functions:
-        more = _share(demand, low + 1) - given[id(demand)]
-        if 0 < more <= left:
-            given[id(demand)] += more
-            left -= more
-    result = []
-    for demand in demands:
-        if demand.function is not None:
-            result.append(given[id(demand)])
-        else:
-            result.append(min(demand.wants, capacity))
-            capacity -= result[-1]
+    for number in functions:
+        result[number] = _share(demands[number], low)
+        capacity -= result[number]
+    for number in functions:
+        more = _share(demands[number], low + 1) - result[number]
+        if 0 < more <= capacity:
+            result[number] += more
+            capacity -= more
     return result
 
 

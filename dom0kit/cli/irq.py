@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dom0kit.cli import FINE, FOUND, Unusable, UsageError, closest, emit
 from dom0kit.cli.arguments import Parser, is_recorded, open_machine
@@ -141,14 +141,13 @@ def _plan(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     platform, table, findings, remarks = _routing(options)
-    backend, intercept = backend_of(platform, options.backend, options.mode, recorded=is_recorded(options))
+    answering = backend_of(platform, options.backend, options.mode, recorded=is_recorded(options))
     try:
         wishes = Wishes(
             dialect=Dialect(options.dialect),
-            backend=backend,
-            intercept=intercept,
             policy=policy,
             entries=options.entries,
+            **answering._asdict(),
         )
     except ValueError as error:
         parser.error(f"{error}; --backend and --dialect choose")
@@ -171,30 +170,41 @@ def _plan(arguments: list[str]) -> int:
     return FOUND if made.findings or made.limited else FINE
 
 
-def backend_of(platform: Platform, backend: str | None, mode: str | None, *, recorded: bool) -> tuple[Backend, bool]:
-    """Who answers the calls, and whether it chooses vectors by itself; where nobody says, as this machine runs."""
-    from dom0kit.abi import Mode
+class Answering(NamedTuple):
+    """Who answers a plan's calls, and how."""
+
+    backend: Backend
+    intercept: bool
+    """It chooses vectors by itself."""
+    extended_destination: bool = False
+    """It announced the extended destination id."""
+
+
+def backend_of(platform: Platform, backend: str | None, mode: str | None, *, recorded: bool) -> Answering:
+    """As it was asked for; where nobody says, as this machine runs."""
+    from dom0kit.abi import Format, Mode
     from dom0kit.hypercall.kernel_module import KernelModule, ModuleMissing
     from dom0kit.plan import Backend
 
     chosen = None if backend is None else Backend(backend)
-    intercept = None if mode is None else mode == "intercept"
-    if not recorded and (chosen is None or (chosen is Backend.HV_CORE and intercept is None)):
+    if not recorded and chosen not in (Backend.LIBRARY, Backend.LINUX, Backend.XEN):
         try:
             with KernelModule() as module:
                 found = Backend(module.backend.name.lower())
                 if chosen in (None, found):
-                    chosen = found
-                    if intercept is None:
-                        intercept = found.is_core and module.mode() is Mode.INTERCEPT
+                    if not found.is_core:
+                        return Answering(found, intercept=False)
+                    told = module.information()
+                    intercept = told.mode == Mode.INTERCEPT if mode is None else mode == "intercept"
+                    return Answering(found, intercept, told.message_format == Format.EXTENDED_DESTINATION)
         except ModuleMissing:
             pass
     if chosen is None:
         owner = _owner(platform)
         chosen = Backend.LOOPBACK if owner is Backend.LINUX and recorded else owner
-    if intercept is None:
-        intercept = chosen in (Backend.LIBRARY, Backend.LOOPBACK)
-    return chosen, intercept
+    if mode is None:
+        return Answering(chosen, chosen in (Backend.LIBRARY, Backend.LOOPBACK))
+    return Answering(chosen, mode == "intercept")
 
 
 def _write(path: str, data: bytes) -> None:

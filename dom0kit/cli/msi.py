@@ -88,8 +88,7 @@ def _map(arguments: list[str]) -> int:
 
     platform = _this_machine()
     _state(platform, sbdf)
-    backend, intercept = backend_of(platform, None, None, recorded=False)
-    wishes = Wishes(backend=backend, intercept=intercept, entries=options.entries)
+    wishes = Wishes(entries=options.entries, **backend_of(platform, None, None, recorded=False)._asdict())
     from dom0kit.cli.hardware import live_tables
 
     table, _ = routing_table(platform, tables=live_tables(platform, []))

@@ -204,8 +204,8 @@ def test_verbs(capsys: pytest.CaptureFixture[str]) -> None:
 def by_backend(monkeypatch: pytest.MonkeyPatch, backend: Backend, *, intercept: bool) -> None:
     from dom0kit.cli import irq
 
-    def answer(*_: Any, recorded: Literal[False]) -> tuple[Backend, bool]:
-        return backend, intercept
+    def answer(*_: Any, recorded: Literal[False]) -> irq.Answering:
+        return irq.Answering(backend, intercept)
 
     monkeypatch.setattr(irq, "backend_of", answer)
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic import write_lspci_text
+from dom0kit.abi import BackendKind, Format, Header, Information, Mode
 from dom0kit.address import Sbdf
 from dom0kit.cli import FINE, UNUSABLE, USAGE, main
+from dom0kit.cli.irq import backend_of
 from dom0kit.cli.text import irq as text
 from dom0kit.cli.text.layout import plain
+from dom0kit.hypercall import kernel_module
 from dom0kit.interrupt_plan import Wishes, plan_interrupts
 from dom0kit.interrupts import RoutingTable, routing_table
 from dom0kit.plan import Backend, Dialect, MapMsix, Plan, SetAffinity, SetLinuxAffinity
@@ -91,7 +94,7 @@ def test_what_does_not_fit_is_said_with_a_way_out() -> None:
     ]
     assert (found.capacity, found.wanted, sum(len(grant.places) for grant in found.grants)) == (202, 266, 202)
     out = plain(*text.budget("m", found))
-    assert "verdict     64 vectors too few: limit 2 functions to 97 messages or fewer, as listed\n" in out
+    assert "verdict     64 vectors too few: limit 2 functions to 97 messages or fewer, as listed (" in out
     assert rows(out, "0000:01:00.0") == ["0000:01:00.0  nvme  has 129  limit to  97"]
 
 
@@ -213,5 +216,45 @@ def test_domains_that_share_a_gsi_are_a_finding() -> None:
     shared = Wishes(backend=Backend.LOOPBACK, domains={Sbdf(0, 1, 1, 0): 3})
     found = plan_interrupts(platform, routing_table(platform)[0], shared)
     assert [(each.rule, each.where) for each in found.findings] == [("irq.shared-by-domains", "gsi:20")]
+    requested = made(devices, requested={20: "eth0"}).platform
+    again = plan_interrupts(requested, routing_table(requested)[0], shared)
+    assert [each.rule for each in again.findings] == ["irq.shared-by-domains"], "though a driver of dom0 has it already"
     assert found.findings[0].message == "it is shared by 0000:01:00.0 of domain 0, 0000:01:01.0 of domain 3"
     assert "functions of several domains share it" in {each.why for each in found.left}
+
+
+def test_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As asked for; else as the module of this machine says; else as the machine ran."""
+    platform = made([]).platform
+    under_xen = made([], files={"sys/hypervisor/type": "xen"}).platform
+    none: Exception | None = kernel_module.ModuleMissing("no module")
+
+    class Module:
+        def __init__(self) -> None:
+            if none is not None:
+                raise none
+
+        def __enter__(self) -> Module:
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            pass
+
+        backend = BackendKind.HV_CORE
+
+        def information(self) -> Information:
+            header = Header(version=1, bytes=0)
+            return Information(header=header, mode=Mode.DIRECT, message_format=Format.EXTENDED_DESTINATION)
+
+    monkeypatch.setattr(kernel_module, "KernelModule", Module)
+    assert backend_of(platform, None, None, recorded=True) == (Backend.LOOPBACK, True, False)
+    assert backend_of(platform, None, None, recorded=False) == (Backend.LINUX, False, False)
+    assert backend_of(under_xen, None, None, recorded=False) == (Backend.XEN, False, False)
+    assert backend_of(platform, "hv_core", None, recorded=True) == (Backend.HV_CORE, False, False)
+    assert backend_of(platform, "hv_core", "intercept", recorded=True) == (Backend.HV_CORE, True, False)
+    none = None
+    assert backend_of(platform, None, None, recorded=False) == (Backend.HV_CORE, False, True)
+    assert backend_of(platform, "hv_core", "intercept", recorded=False) == (Backend.HV_CORE, True, True)
+    assert backend_of(platform, "loopback", None, recorded=False) == (Backend.LOOPBACK, True, False)
+    Module.backend = BackendKind.XEN
+    assert backend_of(platform, None, None, recorded=False) == (Backend.XEN, False, False)

@@ -167,7 +167,8 @@ def budget(name: str, found: Budget) -> tuple[list[Line], list[Section]]:
 
 def _advice(found: Budget) -> str:
     most = max((each.gets for each in found.limited), default=0)
-    return f"limit {count(len(found.limited), 'function')} to {most} messages or fewer, as listed"
+    functions = count(len(found.limited), "function")
+    return f"limit {functions} to {most} messages or fewer, as listed (--format json has each one's places)"
 
 
 def _cpus(found: Budget) -> str:
