@@ -128,6 +128,28 @@ def register_lengths(view: View) -> Iterator[Told]:
 
 
 @check(
+    "acpi.fadt-half-block",
+    Severity.INFO,
+    title="an optional register block with half a description",
+    meaning="An optional block of the FADT has a length and no address, or an address and no length. It is not there; "
+    "Linux says so in its log.",
+    advice="Nothing.",
+    specification="ACPI 6.5, table 5.9; Linux drivers/acpi/acpica/tbfadt.c (acpi_tb_convert_fadt)",
+)
+def half_blocks(view: View) -> Iterator[Told]:
+    for where, fadt in _fixed(view):
+        for name, old, new, length in (
+            ("PM2_CNT_BLK", fadt.pm2_cnt_blk, fadt.x_pm2_cnt_blk, fadt.pm2_cnt_len),
+            ("PM_TMR_BLK", fadt.pm_tmr_blk, fadt.x_pm_tmr_blk, fadt.pm_tmr_len),
+            ("GPE0_BLK", fadt.gpe0_blk, fadt.x_gpe0_blk, fadt.gpe0_blk_len),
+            ("GPE1_BLK", fadt.gpe1_blk, fadt.x_gpe1_blk, fadt.gpe1_blk_len),
+        ):
+            address = old or (new.address if new is not None else 0)
+            if bool(address) != bool(length):
+                yield where, f"{name} at {address:#x} with {length} bytes"
+
+
+@check(
     "acpi.fadt-gpe-overlap",
     Severity.WARNING,
     title="the two blocks of general purpose events overlap",

@@ -75,6 +75,7 @@ TABLES: Final[dict[str, Pair]] = {
     "acpi.fadt-sci": _fadt(fadt(sci=0), fadt({112: 1 << 20}, sci=0)),
     "acpi.fadt-fixed-hardware": _fadt(fadt({56: 0})),
     "acpi.fadt-register-length": _fadt(fadt({88: b"\2"})),
+    "acpi.fadt-half-block": _fadt(fadt({90: b"\x01"})),
     "acpi.fadt-gpe-overlap": _fadt(
         fadt({80: 0x420, 84: 0x430, 92: b"\x08\x08\x10"}), fadt({80: 0x420, 84: 0x430, 92: b"\x08\x08\x20"})
     ),
