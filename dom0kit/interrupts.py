@@ -328,11 +328,11 @@ def _by_gsi(
 
 
 def _isa_gsi(legacy: LegacyInterrupts | None, irq: int, pin: int | None) -> int | None:
-    """The kernel's own word (its pin on the first IOAPIC) counts before the tables'."""
-    if pin is not None:
-        return pin
+    """Where the tables say another pin than the kernel, the kernel is right, and means the first IOAPIC's."""
     isa = legacy.isa_interrupt(irq) if legacy is not None else None
-    return isa.gsi if isa is not None else None
+    if isa is not None and (pin is None or (isa.ioapic_pin is not None and isa.ioapic_pin.pin == pin)):
+        return isa.gsi
+    return pin
 
 
 # --- where interrupts go ----------------------------------------------------------------------------------------------

@@ -145,6 +145,21 @@ def test_numbers_of_several_ioapics() -> None:
     assert requested(msgspec.structs.replace(elsewhere, functions=(function,))) == {}, "its pin is another"
 
 
+def test_numbers_of_isa_interrupts() -> None:
+    """By the pin, which may be another IOAPIC's where an override says so; else as the kernel says."""
+    overrides = [(0, 2, 0), (10, 30, 0x0D)]
+
+    def gsis(irq: int, pin: int) -> dict[int, int | None]:
+        return requested(made([], ioapics=2, overrides=overrides, files=kernel(irq, "IO-APIC", pin)).platform)
+
+    assert gsis(0, 2) == {2: 0}
+    assert gsis(10, 6) == {30: 10}
+    assert gsis(10, 10) == {10: 10}
+    assert gsis(4, 4) == {4: 4}
+    unpinned = {"proc/interrupts": "      CPU0\n 10:  1  IO-APIC-fasteoi  x\n"}
+    assert requested(made([], ioapics=2, overrides=overrides, files=unpinned).platform) == {30: 10}
+
+
 def test_numbers_of_a_domain_of_xen_are_gsis() -> None:
     files = {"proc/interrupts": "      CPU0\n 30:  1  xen-pirq  -ioapic-level  eth0\n 41:  1  xen-pirq  -msi-x  eth1\n"}
     platform = made(

@@ -160,7 +160,7 @@ def _set(arguments: list[str]) -> int:
             after = changed(before, options.settings)
         except ValueError as error:
             parser.error(str(error))
-        if after == before:
+        if after.encode() == before.encode() & ~STATUS_BITS:
             return emit(f"pin {pin} is like that already\n")
         plan = set_plan(pin, ioapic, before, after, backend, this_machine())
         if backend is Backend.XEN:

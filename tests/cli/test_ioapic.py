@@ -146,6 +146,7 @@ def test_set(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert (plan.backend, plan.dialect, plan.fingerprint) == (Backend.HV_CORE, Dialect.CLASSIC_2005, "0" * 64)
     assert main(["ioapic", "set", "0.20", "masked=yes"]) == FINE
     assert capsys.readouterr().out == "pin 0.20 is like that already\n"
+    world.hypervisor.machine.line(0xFEC00000, 20, True)
     assert main(["ioapic", "set", "0.20", "masked=no", "--dry-run"]) == FINE
     assert world.applied[1][1:] == (True, False)
     assert world.applied[1][0].operations == (MaskEntry(ioapic=0xFEC00000, pin=20, masked=False),)
