@@ -6,7 +6,7 @@ of something that is gone again; and a step that was killed is made up by the ne
 goes through `dom0kit.hypercall.apply` with a journal, which is undone at the next start where the process was killed.
 
 The order of a step is: what went is given back; what came is told and quarantined, before anything else is read; the
-Platform follows; IOAPICs come, functions go where the policy wants them, IOAPICs go.
+Platform follows; GSIs nobody uses any more are freed; IOAPICs go, and come; functions go where the policy wants them.
 """
 
 from __future__ import annotations
@@ -323,11 +323,11 @@ class Reconciler:
         self._tree = self.platform.topology
         self._complete()
         self._look_for_silence()
+        self._free_lines()
+        self._remove_ioapics()
         self._add_ioapics()
         self._tell()
         self._place()
-        self._free_lines()
-        self._remove_ioapics()
 
     # ---- Functions that go ----
 
@@ -651,13 +651,22 @@ class Reconciler:
         if not self._backend.is_core or namespace is None or not self._ioapics:
             return
         present = {device.path for device in ioapic_devices(namespace, {})}
+        moved = {
+            each.address
+            for each in self.platform.ioapics
+            if not each.in_madt
+            and each.address in self._ioapics
+            and each.gsi_base != self._ioapics[each.address].gsi_base
+        }
         there = {each.address: each for each in self._hypervisor_ioapics()}
-        for known in [each for each in self._ioapics.values() if each.path not in present]:
+        gone = [each for each in self._ioapics.values() if each.path not in present or each.address in moved]
+        for known in gone:
             ioapic = there.get(known.address)
             users = [] if ioapic is None else self._users(ioapic)
             where = f"ioapic:{known.address:#x}"
             if users:
-                self._wrong.append(rules.IOAPIC_IN_USE.at(where, f"{known.path} is gone; {'; '.join(users[:8])}"))
+                how = "has another GSI base" if known.address in moved else "is gone"
+                self._wrong.append(rules.IOAPIC_IN_USE.at(where, f"{known.path} {how}; {'; '.join(users[:8])}"))
                 continue
             title = f"the IOAPIC at {known.address:#x} is gone"
             if self._apply(where, title, plans.ioapic_departure(known)):
