@@ -650,7 +650,7 @@ class Reconciler:
         namespace = self.platform.namespace
         if not self._backend.is_core or namespace is None or not self._ioapics:
             return
-        present = {device.path for device in ioapic_devices(namespace, {})}
+        present = {device.path: device.address for device in ioapic_devices(namespace, {})}
         moved = {
             each.address
             for each in self.platform.ioapics
@@ -659,7 +659,11 @@ class Reconciler:
             and each.gsi_base != self._ioapics[each.address].gsi_base
         }
         there = {each.address: each for each in self._hypervisor_ioapics()}
-        gone = [each for each in self._ioapics.values() if each.path not in present or each.address in moved]
+        gone = [
+            each
+            for each in self._ioapics.values()
+            if present.get(each.path, 0) not in (each.address, None) or each.address in moved
+        ]
         for known in gone:
             ioapic = there.get(known.address)
             users = [] if ioapic is None else self._users(ioapic)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dom0kit.acpi.namespace import AmlDevice, Namespace
+from dom0kit.acpi.resources import FixedMemory
 from dom0kit.address import Gsi
 from dom0kit.hotplug.policy import HotplugPolicy
 from dom0kit.hotplug.reconcile import Change, ChangeKind, Reconciler
@@ -44,10 +45,19 @@ class Told(Reconciler):
         seen = super().platform
         madt = tuple(each for each in seen.ioapics if each.in_madt)
         added = tuple(
-            Ioapic(number, address, base, PINS, PinsFrom.ASSUMED, None, False, f"\\_SB.A{number:03}", None)
+            Ioapic(
+                number, address, base, PINS, PinsFrom.ASSUMED, None, False, f"\\_SB.A{address >> 12 & 0xFFF:03X}", None
+            )
             for number, (address, base) in enumerate(sorted(self.told.items()), 100)
         )
-        devices = tuple(AmlDevice(path=str(each.aml_path), hid="ACPI0009") for each in added)
+        devices = tuple(
+            AmlDevice(
+                path=str(each.aml_path),
+                hid="ACPI0009",
+                crs=(FixedMemory(writable=True, address=each.address, length=0x1000),),
+            )
+            for each in added
+        )
         return msgspec.structs.replace(seen, ioapics=(*madt, *added), namespace=Namespace(devices=devices))
 
 
