@@ -17,6 +17,10 @@ SPEEDS = {1: "2.5", 2: "5", 3: "8", 4: "16", 5: "32", 6: "64", 7: "128"}
 _MEASURED = {0: "", 10: "K", 20: "M", 30: "G", 40: "T", 50: "P", 60: "E"}
 
 
+_FEW = 500
+"""Functions of a machine whose tree is open at first."""
+
+
 def size(count: int) -> str:
     """``4K``, ``16M``; a number that is no whole power stays one."""
     power = 0
@@ -41,6 +45,7 @@ class Tree:
         self._groups = {sbdf: of.number for of in view.platform.groups for sbdf in of.functions}
         self._resets = {of.function: of for of in view.platform.resets}
         self._shown: set[tuple[int, int]] = set()
+        self._open = len(view.functions) <= _FEW
 
     def section(self) -> Html | str:
         """The part of the page; nothing without functions."""
@@ -104,7 +109,7 @@ class Tree:
             *self._marks(function),
             id=f"f-{function.sbdf}",
         )
-        body = el("details", heading, *inside, open=behind is not None)
+        body = el("details", heading, *inside, open=behind is not None and self._open)
         return el("li", body, class_="function")
 
     def _marks(self, function: Function) -> Iterator[Piece]:
