@@ -80,7 +80,7 @@ static void copy_line(char to[LINE_BYTES], uint32_t from, bool named)
         text++;
     while (*text == ' ')
         text++;
-    for (; text[i] != '\0' && i < LINE_BYTES - 1; i++)
+    for (; i < LINE_BYTES - 1 && text[i] != '\0'; i++)
         to[i] = text[i];
     to[i] = '\0';
 }

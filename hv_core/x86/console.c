@@ -148,11 +148,12 @@ void log_refusal(const char *format, ...)
 void panic(const char *format, ...)
 {
     static uint32_t panics;
-    va_list arguments;
     struct cpu *cpu = this_cpu();
     struct state state;
 
     if (__atomic_fetch_add(&panics, 1, __ATOMIC_RELAXED) == 0) {
+        va_list arguments;
+
         begin_line();
         write_text("PANIC: ");
         va_start(arguments, format);

@@ -97,7 +97,7 @@ static uint64_t write_tables(uint64_t area)
 
     level4[0] = (area + AREA_LEVEL3) | PAGE_PRESENT | PAGE_WRITABLE;
     for (uint32_t i = 0; i < 4; i++)
-        level3[i] = (area + AREA_LEVEL2 + i * 4096) | PAGE_PRESENT | PAGE_WRITABLE;
+        level3[i] = (area + AREA_LEVEL2 + i * 4096ull) | PAGE_PRESENT | PAGE_WRITABLE;
     for (uint32_t i = 0; i < 4 * 512; i++)
         level2[i] = i * LARGE_BYTES | PAGE_PRESENT | PAGE_WRITABLE | PAGE_LARGE;
     return area + AREA_LEVEL4;

@@ -108,9 +108,9 @@ static void handle_cpuid(struct cpu *cpu, const struct state *state)
     /* Two bits follow CR4, which is the core's while it asks. */
     if (leaf == 1) {
         out.ecx &= ~(LEAF1_ECX_VMX | LEAF1_ECX_X2APIC | LEAF1_ECX_OSXSAVE);
-        out.ecx |= LEAF1_ECX_HYPERVISOR | (state->cr4 & CR4_OSXSAVE ? LEAF1_ECX_OSXSAVE : 0);
+        out.ecx |= LEAF1_ECX_HYPERVISOR | ((state->cr4 & CR4_OSXSAVE) ? LEAF1_ECX_OSXSAVE : 0);
     } else if (leaf == 7 && subleaf == 0) {
-        out.ecx = (out.ecx & ~LEAF7_ECX_OSPKE) | (state->cr4 & CR4_PKE ? LEAF7_ECX_OSPKE : 0);
+        out.ecx = (out.ecx & ~LEAF7_ECX_OSPKE) | ((state->cr4 & CR4_PKE) ? LEAF7_ECX_OSPKE : 0);
     } else if (leaf == 0x80000001u) {
         out.ecx &= ~(EXTENDED_ECX_SVM | EXTENDED_ECX_SKINIT | EXTENDED_ECX_MWAITX);
     } else if (leaf == 0x8000000au || leaf == 0x8000001fu) { /* SVM; encrypted memory */
@@ -188,7 +188,6 @@ static enum hv_status hypercall(const struct cpu *cpu, const struct state *state
     union hv_argument argument;
     enum hv_status status;
     uint32_t bytes;
-    uint32_t more;
 
     if (number > 0xffffffffu || command > 0xffffffffu)
         return HV_NO_CALL;
@@ -196,7 +195,7 @@ static enum hv_status hypercall(const struct cpu *cpu, const struct state *state
     if (!guest_copy_in(state, at, &argument, bytes))
         return HV_FAULT;
     if (bytes != 0) {
-        more = hv_argument_more_bytes((uint32_t)number, (uint32_t)command, &argument);
+        uint32_t more = hv_argument_more_bytes((uint32_t)number, (uint32_t)command, &argument);
         if (!guest_copy_in(state, at + bytes, (uint8_t *)&argument + bytes, more))
             return HV_FAULT;
         bytes += more;

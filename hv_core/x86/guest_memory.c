@@ -18,7 +18,7 @@ bool guest_may_read(uint64_t address, uint64_t bytes)
 /* The physical address of a linear one; false: no page, or not one that privilege 0 may access so. */
 static bool translate(const struct state *state, uint64_t linear, bool write, uint64_t *physical)
 {
-    uint32_t levels = state->cr4 & CR4_LA57 ? 5 : 4;
+    uint32_t levels = (state->cr4 & CR4_LA57) ? 5 : 4;
     uint32_t unused = 64 - 12 - 9 * levels;
     uint64_t table = state->cr3 & PAGE_ADDRESS;
 

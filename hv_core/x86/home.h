@@ -265,7 +265,7 @@ struct hypervisor {
 };
 extern struct hypervisor hypervisor;
 
-static inline void count(enum counter counter)
+static inline void count_one(enum counter counter)
 {
     this_cpu()->count[counter]++;
 }

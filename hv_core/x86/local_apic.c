@@ -123,7 +123,7 @@ void apic_learn_processors(void)
 
 static void refuse(const char *what, uint64_t icr)
 {
-    count(COUNT_REFUSED_IPI);
+    count_one(COUNT_REFUSED_IPI);
     log_refusal("dom0's interprocessor interrupt %lx is not sent: %s", icr, what);
 }
 

@@ -52,7 +52,7 @@ void processors_start(void)
     hypervisor.cpus = 1;
     hypervisor.dom0_cpus = 1;
     memcpy(under_trampoline, at_physical(TRAMPOLINE), sizeof(under_trampoline));
-    memcpy(at_physical(TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
+    memcpy(at_physical(TRAMPOLINE), trampoline, physical_of(trampoline_end) - physical_of(trampoline));
     for (uint32_t i = 0; i < cpus->count && hypervisor.cpus < HV_LIMIT_CPUS; i++) {
         struct cpu *cpu = &processors[hypervisor.cpus].cpu;
 

@@ -204,7 +204,7 @@ static void run(struct cpu *cpu, bool flush, struct exit *exit)
     cpu->gpr[GPR_RSP] = vmcb->rsp;
     vmcb->tlb_control = 0;
     /* What was on its way into dom0 when it stopped, is to arrive yet (section 15.7.2). */
-    vmcb->event = vmcb->exit_event & EVENT_VALID ? vmcb->exit_event : 0;
+    vmcb->event = (vmcb->exit_event & EVENT_VALID) ? vmcb->exit_event : 0;
     *exit = (struct exit){.code = vmcb->exit_code};
     if (vmcb->exit_code == SVM_EXIT_MSR) {
         exit->kind = vmcb->exit_info1 & 1 ? EXIT_MSR_WRITE : EXIT_MSR_READ;
