@@ -2,8 +2,8 @@
 """What is demanded of the C of the core: ``lint.py [TREE]``, TREE being hv_core or a copy of it.
 
 Compiled freestanding by gcc and clang without a warning, with and without compiler headers, and linked to the boot
-image; clang-tidy and cppcheck have nothing to say; nothing but memcpy, memset and memmove is asked of a home; no variables but the caller's structure;
-no recursion; no stack frame above 1 KiB. Exit status 0: all of it, 1: not so.
+image; clang-tidy and cppcheck have nothing to say; nothing but memcpy, memset and memmove is asked of a home; no
+variables but the caller's structure; no recursion; no stack frame above 1 KiB. Exit status 0: all of it, 1: not so.
 """
 
 from __future__ import annotations
