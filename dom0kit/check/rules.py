@@ -58,10 +58,15 @@ def findings(platform: Platform) -> tuple[Finding, ...]:
     for module in MODULES:
         import_module(f"dom0kit.check.{module}")
     view = View(platform)
-    told = set(platform.findings)
-    told.update(rule.at(where, message) for rule, function in CHECKS for where, message in function(view))
+    told = list(platform.findings)
+    told.extend(rule.at(where, message) for rule, function in CHECKS for where, message in function(view))
+    return ordered(told)
+
+
+def ordered(told: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Each once; the most severe first, then by rule, place and text."""
     weight = {severity: -order for order, severity in enumerate(Severity)}
-    return tuple(sorted(told, key=lambda each: (weight[each.severity], each.rule, each.where, each.message)))
+    return tuple(sorted(set(told), key=lambda each: (weight[each.severity], each.rule, each.where, each.message)))
 
 
 def explained(finding: Finding) -> Rule:

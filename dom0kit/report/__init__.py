@@ -3,7 +3,7 @@
 
     from dom0kit.report.page import page
 
-    text = page(platform, findings)    # str, the whole file
+    text = page(platform, findings)    # str, the whole file; with a partition's domains these are in colour, too
 
 All of it is written as text; ``report.js`` only hides what a filter leaves out, so nothing is lost without it.
 """

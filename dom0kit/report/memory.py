@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dom0kit.acpi.tables.mcfg import Mcfg
+from dom0kit.address import Sbdf
 from dom0kit.check.rules import View
+from dom0kit.partition.check import Given
 from dom0kit.pci.function import BarKind
 from dom0kit.pci.names import PciIds
 from dom0kit.report.markup import Html, Piece, el, section, table
 from dom0kit.report.tree import hue
 
 
-def isolation(view: View, names: PciIds) -> Html | str:
-    """Units, reserved memory and groups; nothing without functions."""
+def isolation(view: View, names: PciIds, domains: Sequence[Given]) -> Html | str:
+    """Units, reserved memory, the domains of a partition and groups; nothing without functions."""
     platform = view.platform
     parts: list[Piece] = []
     if platform.iommu is not None and platform.iommu.units:
@@ -36,22 +38,29 @@ def isolation(view: View, names: PciIds) -> Html | str:
         ]
         if reserved:
             parts.append(table(("by", "addresses", "for"), reserved, caption="Memory reserved for DMA"))
+    if domains:
+        parts.append(el("h3", "Domains: who gets what"))
+        parts.append(_cards(view, names, ((f"domain {of.name}", of.number, of.functions) for of in domains)))
     if platform.groups:
         parts.append(el("h3", "Groups: what can only be assigned together"))
-        cards = []
-        for group in platform.groups:
-            members = [
-                el(
-                    "li",
-                    el("a", el("code", str(sbdf)), href=f"#f-{sbdf}"),
-                    f" {names.describe(view.functions[sbdf])}" if sbdf in view.functions else "",
-                )
-                for sbdf in group.functions
-            ]
-            heading = el("h4", f"group {group.number}")
-            cards.append(el("div", heading, el("ul", *members), class_="card", style=f"--hue:{hue(group.number)}"))
-        parts.append(el("div", *cards, class_="cards"))
+        parts.append(_cards(view, names, ((f"group {of.number}", of.number, of.functions) for of in platform.groups)))
     return section("isolation", "Isolation", *parts) if parts else ""
+
+
+def _cards(view: View, names: PciIds, of: Iterable[tuple[str, int, Sequence[Sbdf]]]) -> Html:
+    """A card for each title, number and functions; the number is its colour."""
+    cards = []
+    for title, number, functions in of:
+        members = [
+            el(
+                "li",
+                el("a", el("code", str(sbdf)), href=f"#f-{sbdf}") if sbdf in view.functions else str(sbdf),
+                f" {names.describe(view.functions[sbdf])}" if sbdf in view.functions else "",
+            )
+            for sbdf in functions
+        ]
+        cards.append(el("div", el("h4", title), el("ul", *members), class_="card", style=f"--hue:{hue(number)}"))
+    return el("div", *cards, class_="cards")
 
 
 class Span(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from dom0kit.check.rules import View
 from dom0kit.finding import Finding
+from dom0kit.partition.check import Given
 from dom0kit.pci.names import names
 from dom0kit.platform import Platform
 from dom0kit.report.markup import Html, el, join
@@ -21,16 +22,20 @@ from dom0kit.report.tree import Tree
 _FOLDER = os.path.dirname(__file__)
 
 
-def page(platform: Platform, findings: Sequence[Finding]) -> str:
-    """One HTML file; equal for equal machines. It loads nothing, and its policy forbids it."""
+def page(platform: Platform, findings: Sequence[Finding], domains: Sequence[Given] = ()) -> str:
+    """One HTML file; equal for equal machines. It loads nothing, and its policy forbids it.
+
+    `domains`: what a partition gives to whom.
+    """
+    owners = {sbdf: of for of in domains for sbdf in of.functions}
     style, script = _file("report.css"), _file("report.js")
     view, known = View(platform), names()
     sections = [
         summary(platform, findings),
         findings_list(findings),
-        Tree(view, known).section(),
+        Tree(view, known, owners).section(),
         routing(platform),
-        isolation(view, known),
+        isolation(view, known, domains),
         address_map(view),
     ]
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()

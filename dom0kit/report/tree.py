@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from dom0kit.address import Sbdf
 from dom0kit.check.rules import View
+from dom0kit.partition.check import Given
 from dom0kit.pci.function import BarKind, Function
 from dom0kit.pci.names import PciIds
 from dom0kit.pci.topology import Bus, Slot
@@ -37,8 +38,10 @@ def hue(number: int) -> int:
 class Tree:
     """The tree of one machine."""
 
-    def __init__(self, view: View, names: PciIds) -> None:
+    def __init__(self, view: View, names: PciIds, domains: Mapping[Sbdf, Given]) -> None:
+        """`domains`: who gets a function, by a partition."""
         self._view = view
+        self._domains = domains
         self._names = names
         topology = view.platform.topology
         self._slots: Mapping[Sbdf, Slot] = {of.bridge: of for of in topology.slots} if topology is not None else {}
@@ -116,6 +119,9 @@ class Tree:
         group = self._groups.get(function.sbdf)
         if group is not None:
             yield el("span", f"group {group}", class_="group", style=f"--hue:{hue(group)}")
+        given = self._domains.get(function.sbdf)
+        if given is not None:
+            yield el("span", f"domain {given.name}", class_="group domain", style=f"--hue:{hue(given.number)}")
         slot = self._slots.get(function.sbdf)
         if slot is not None:
             state = "occupied" if slot.present else "empty" if slot.present is False else ""

@@ -169,6 +169,29 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report"]) == USAGE
 
 
+PARTITION = """format = 1
+[[domain]]
+name = "storage"
+[[domain.device]]
+sbdf = "0000:01:00.0"
+"""
+
+
+def test_a_partition_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    partition = tmp_path / "partition.toml"
+    partition.write_text(PARTITION)
+    command = ["report", "--from", str(recording("qemu-q35")), "--no-aml", "-o", "-", "--partition", str(partition)]
+    assert main(command) == FINE
+    reader = read(capsys.readouterr().out)
+    assert reader.text.count("domain storage") == 2
+    assert "partition.physical-function" in reader.text
+    partition.write_text("format = 1\n[[domains]]\n")
+    assert main(command) == UNUSABLE
+    said = capsys.readouterr().err
+    assert f"{partition}:2:" in said
+    assert said.count("\n") == 1
+
+
 CHROMIUM = shutil.which("chromium")
 
 
