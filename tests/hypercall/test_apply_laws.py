@@ -405,6 +405,25 @@ def test_a_plan_uses_what_it_was_given() -> None:
             assert different(before, stage.state()) == {}
 
 
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (p.SetupGsi(gsi=Gsi(5), trigger=Trigger.LEVEL, polarity=Polarity.LOW), "GSI 5 has a vector already"),
+        (p.MapGsi(gsi=Gsi(5)), "GSI 5 has a vector already"),
+        (p.WriteEntry(ioapic=FIRST, pin=5, entry=0x0100_0000_0000_A035), "this entry moves it: move it with set-affin"),
+        (p.AssignGsi(domain=1, gsi=Gsi(5)), "domain 0 uses GSI 5"),
+    ],
+)
+def test_a_vector_of_before_is_not_given_away(what: AnyOperation, why: str) -> None:
+    """Which the core would never give back: not even where the plan itself has looked at it."""
+    with staged(Mode.INTERCEPT) as stage:
+        stage.apply(plan(p.CreateDomain(domain=1), p.AllocIrqVector(gsi=Gsi(5))), way_back=False)
+        before = stage.state()
+        with pytest.raises(NotApplied, match=why):
+            stage.apply(plan(p.AllocIrqVector(gsi=Gsi(5)), what))
+        assert different(before, stage.state()) == {}
+
+
 def test_the_order_of_a_gsi_s_calls_is_free() -> None:
     """Undoing one call of a plan may take away another's vector: what counts is the plan."""
     calls: tuple[AnyOperation, ...] = (
