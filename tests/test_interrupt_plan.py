@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from dom0kit.interrupt_plan import InterruptPlan, Wishes, plan_interrupts
 from dom0kit.interrupts import routing_table
 from dom0kit.ioapic.legacy import Nmi
 from dom0kit.ioapic.redirection import EntryFormat, decode
+from dom0kit.iommu.facts import IommuFacts, IommuKind
 from dom0kit.msi.messages import MessageFormat
 from dom0kit.msi.messages import decode as decode_message
 from dom0kit.observation import observe
@@ -364,6 +366,32 @@ def test_in_direct_mode_nothing_is_given_twice() -> None:
     assert len(vectors) == len(set(vectors)) == 201, "Linux 6.1 has 202, and one is at 0x41"
     assert 0x41 not in vectors
     assert [(each.wants, each.gets) for each in result.limited] == [(2048, 201)]
+
+
+def test_which_processors_messages_reach() -> None:
+    """8 bits without a remapper; 15 where the hypervisor announced the extended destination id; all through a core that
+    has a remapper."""
+    device = Device(Sbdf(0, 1, 0, 0), 20, msix=4)
+    platform = made([device], apic_ids=[0xFE, 0x100, 0x7FFF, 0x8000]).platform
+
+    def reached(**wishes: Any) -> set[int | None]:
+        asked = Wishes(backend=Backend.HV_CORE, entries=4, intercept=False, **wishes)
+        return {
+            decode_message(*astuple(each.message), MessageFormat.EXTENDED_DESTINATION).destination
+            for each in planned(platform, asked).plan.operations
+            if isinstance(each, MapMsix)
+        }
+
+    assert reached() == {0xFE}
+    assert reached(extended_destination=True) == {0xFE, 0x100, 0x7FFF}
+    remapped = msgspec.structs.replace(platform, iommu=IommuFacts(kind=IommuKind.VT_D, interrupt_remapping=True))
+    moved = planned(remapped, Wishes(backend=Backend.LOOPBACK, entries=4, policy=Policy())).plan
+    assert {each.cpu for each in moved.operations if isinstance(each, SetAffinity)} == {0, 1, 2, 3}
+    classic = planned(
+        platform, Wishes(backend=Backend.LIBRARY, dialect=Dialect.CLASSIC_2005, extended_destination=True)
+    )
+    (written,) = (each for each in classic.plan.operations if isinstance(each, WriteEntry))
+    assert decode(written.entry, EntryFormat.EXTENDED_DESTINATION).destination in {0xFE, 0x100, 0x7FFF}
 
 
 def test_one_backend_does_not_speak_every_dialect() -> None:

@@ -145,6 +145,10 @@ def test_numbers_of_several_ioapics() -> None:
     assert requested(msgspec.structs.replace(elsewhere, functions=(function,))) == {}, "its pin is another"
 
 
+def test_a_pin_that_nobody_asked_for_and_no_table_names_is_no_line() -> None:
+    assert table(made([], files=kernel(22, "IO-APIC", 22, name="")).platform).lines == ()
+
+
 def test_numbers_of_isa_interrupts() -> None:
     """By the pin, which may be another IOAPIC's where an override says so; else as the kernel says."""
     overrides = [(0, 2, 0), (10, 30, 0x0D)]
