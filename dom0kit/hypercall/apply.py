@@ -274,6 +274,11 @@ def _do(world: World, index: int, operation: AnyOperation, steps: list[Step], ke
 
 
 def _return(entry: Entry, world: World, journals: Journals) -> Outcome:
+    if world.backend is not entry.plan.backend:
+        raise NotUndone(
+            f"plan {entry.number} ({entry.plan.title}) was applied to {entry.plan.backend.value}, and this is "
+            f"{world.backend.value}: load the module as it was, and try again"
+        )
     writer = journals.go_on(entry)
     try:
         if not entry.going_back:

@@ -163,13 +163,19 @@ class Writer:
         self._journals = journals
         self._file = file
         self._length = length
+        self._touched = length
+        """Where the last attempt to write ended, which may have failed."""
 
     def add(self, record: AnyRecord) -> None:
         data = _line(record)
+        end = self._length + len(data)
+        # Of a longer record that failed nothing may be left behind this one.
+        data = data.ljust(self._touched - self._length, b"\0")
+        self._touched = max(self._touched, end)
         with _told("the journal cannot be written"):
             self._journals.disk.write(self._file, data, self._length)
             self._journals.disk.sync(self._file)
-        self._length += len(data)
+        self._length = end
 
     def close(self) -> None:
         if self._file >= 0:

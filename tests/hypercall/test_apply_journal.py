@@ -255,6 +255,18 @@ def test_names_that_are_no_journals(stage: Stage) -> None:
         stage.apply(plan())
 
 
+def test_another_hypervisor_by_now(stage: Stage) -> None:
+    stage.apply(LINE)
+    after = stage.state()
+    with (
+        Journals(stage.run) as journals,
+        pytest.raises(NotUndone, match="applied to library, and this is xen"),
+    ):
+        roll_back(journals, lambda backend: World(Backend.XEN, None, FakeLinux(stage.linux_root)), boot=BOOT)
+    assert different(after, stage.state()) == {}
+    stage.roll_back()
+
+
 def test_one_at_a_time(stage: Stage) -> None:
     with Journals(stage.run), pytest.raises(Locked, match="another process applies a plan"):
         Journals(stage.run)
@@ -291,6 +303,41 @@ def test_a_full_disk_stops_a_plan_before_it_begins(stage: Stage) -> None:
         apply(LINE, stage.world(), journals, fingerprint=FINGERPRINT, boot=BOOT)
     assert different(before, stage.state()) == {}
     assert sorted(os.listdir(stage.run)) == ["lock"]
+
+
+class DeafDisk(Disk):
+    """Writes, but does not say so: the n-th sync fails."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def sync(self, file: int) -> None:
+        self.after -= 1
+        if not self.after:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(file)
+
+
+@pytest.mark.parametrize("after", range(3, 10))
+def test_a_record_of_which_nobody_knows_whether_it_was_written(after: int, stage: Stage) -> None:
+    """What is written next takes its place, all of it."""
+    before = stage.state()
+    with (
+        Journals(stage.run, DeafDisk(after)) as journals,
+        pytest.raises(NotApplied, match=r"cannot be written \(Input/output error\)"),
+    ):
+        apply(LINE, stage.world(), journals, fingerprint=FINGERPRINT, boot=BOOT)
+    assert different(before, stage.state()) == {}
+    with Journals(stage.run) as journals:
+        writer = journals.begin(BOOT, LINE)
+        writer.close()
+        writer = journals.go_on(journals.read(1))
+        journals.disk = DeafDisk(1)
+        with pytest.raises(JournalError):
+            writer.add(Intent(operation=0, image=PIN))
+        writer.add(Skipped(operation=0))
+        writer.close()
+        assert [step.image for step in journals.read(1).steps] == [None]
 
 
 def test_a_disk_that_breaks_on_the_way(stage: Stage) -> None:
