@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
         "apply",
         "Do what a plan says, all of it or nothing. It is held against the machine first: fingerprint, hypervisor, "
         "the facts it relies upon. dom0kit rollback is the way back. Exit status 1: refused, and everything is as it "
-        "was; 3: also where the machine is left between, which is said, and dom0kit recover ends it.",
+        "was; 3: nothing usable, or the way back failed, too, which is said: dom0kit recover goes on from there.",
     )
     parser.add_argument("plan", metavar="PLAN", help="a plan's file, or - for standard input")
     parser.add_argument("--dry-run", action="store_true", help="check everything, list every call, do nothing")
