@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest import Guest, Machine, boot, missing, module
+from tests.guest import Guest, Machine, boot, missing, missing_hv, missing_xen, module
 from tests.guest.module import ROOT
 
 pytestmark = [
@@ -27,6 +27,7 @@ pytestmark = [
 PYTHON = shlex.quote(str(ROOT / ".venv" / "bin" / "python"))
 PATIENCE = 60
 NATIVE = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+SRIOV = "sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,msix_qsize=17,max_ioqpairs=16"
 POLICY = "[limits]\narrivals = 1000\n"
 E1000E = "8086:10d3"
 
@@ -122,10 +123,13 @@ def state() -> dict[str, Any]:
 
 
 @contextmanager
-def watched(machine: Machine, out: Path, policy: str = POLICY, *, aml: bool = False) -> Iterator[Watch]:
-    """A machine with the module, and a watcher that is ready."""
+def watched(
+    machine: Machine, out: Path, policy: str = POLICY, *, aml: bool = False, xen: bool = False
+) -> Iterator[Watch]:
+    """A machine with a watcher that is ready; with the module, or under Xen without it."""
     with boot(machine, out) as guest:
-        guest.load(module.built()[0])
+        if not xen:
+            guest.load(module.built()[0])
         (out / "policy").write_text(policy)
         options = "--policy /out/policy --json" + ("" if aml else " --no-aml")
         guest.run(
@@ -134,7 +138,8 @@ def watched(machine: Machine, out: Path, policy: str = POLICY, *, aml: bool = Fa
         ).check()
         watch = Watch(guest)
         guest.run("until test -e /run/dom0kit/hotplug.json || test -s /out/watch.err; do sleep 0.1; done", timeout=120)
-        watch.agreed()
+        if not xen:
+            watch.agreed()
         yield watch
         guest.run("kill -INT $(cat /run/watch.pid)").check()
         assert (out / "watch.err").read_text() == ""
@@ -189,3 +194,100 @@ def test_a_storm_of_acpi_hotplug(tmp_path: Path) -> None:
         for slot in sorted(plugged):
             watch.unplug(f"in-{slot}")
         assert watch.agreed() == before
+
+
+def test_acpi_hotplug_on_i440fx(tmp_path: Path) -> None:
+    bridge = ["-device", "pci-bridge,id=cb,chassis_nr=1,addr=0x8"]
+    with watched(Machine(type="pc", devices=bridge), tmp_path) as watch:
+        before = watch.agreed()
+        watch.plug("e1000", "pci.0", "on-root", addr="0x9")
+        root = watch.arrived(id="8086:100e")
+        watch.plug("e1000", "cb", "behind", addr="0x3")
+        behind = watch.arrived(id="8086:100e")
+        assert (root[:7], behind[:7]) == ("0000:00", "0000:01")
+        assert watch.agreed()["overrides"] == dict.fromkeys((root, behind), "dom0kit-quarantine")
+        watch.unplug("behind")
+        watch.departed(behind)
+        watch.unplug("on-root")
+        watch.departed(root)
+        assert watch.agreed() == before
+
+
+def test_native_hotplug(tmp_path: Path) -> None:
+    """pciehp, a switch's port, another root bus, slot power, virtual functions, and an error that is no removal."""
+    devices = [
+        *NATIVE,
+        *("-device", "x3130-upstream,id=up,bus=rp2"),
+        *("-device", "xio3130-downstream,id=dn,bus=up,chassis=20,slot=20"),
+        *("-device", "nvme-subsys,id=ss"),
+        *("-device", f"nvme,serial=1,subsys=ss,bus=rp0,{SRIOV}"),
+    ]
+    machine = Machine(root_ports=3, root_buses=(0x80,), devices=devices, append="pci=realloc")
+    with watched(machine, tmp_path) as watch:
+        before = watch.agreed()
+        guest = watch.guest
+        # behind a switch, and on another root bus; taken out by the slot's power
+        watch.plug("e1000e", "dn", "deep")
+        deep = watch.arrived(id=E1000E)
+        watch.plug("e1000e", "pxb0-rp", "far")
+        far = watch.arrived(id=E1000E)
+        assert far.startswith("0000:81:")
+        guest.run("echo 0 >/sys/bus/pci/slots/20/power").check()
+        assert watch.departed(deep)["kind"] == "departed"
+        guest.qmp.wait_event("DEVICE_DELETED", device="deep", timeout=PATIENCE)
+        # a link that is reset
+        guest.qmp.human("pcie_aer_inject_error pxb0-rp SDN")
+        time.sleep(2)
+        assert watch.agreed()["overrides"] == {far: "dom0kit-quarantine"}
+        # taken out by the attention button, which takes five seconds
+        watch.unplug("far")
+        assert watch.departed(far)["kind"] == "departed"
+        # virtual functions
+        function = next(each for each, driver in before["drivers"].items() if each.startswith("0000:01:"))
+        folder = f"/sys/bus/pci/devices/{function}"
+        guest.run(f"modprobe nvme; echo {function} >/sys/bus/pci/drivers_probe").check()
+        guest.run(f"echo 2 >{folder}/sriov_numvfs").check()
+        virtual = sorted((watch.arrived(id="1b36:0010"), watch.arrived(id="1b36:0010")))
+        assert [each[-1] for each in virtual] == ["1", "2"]
+        assert watch.agreed()["overrides"] == dict.fromkeys(virtual, "dom0kit-quarantine")
+        guest.run(f"echo 0 >{folder}/sriov_numvfs").check()
+        for each in virtual:
+            watch.departed(each)
+        after = watch.agreed()
+        assert (after["functions"], after["files"]) == (before["functions"], before["files"])
+
+
+@pytest.mark.skipif(missing_hv() is not None, reason=missing_hv() or "")
+def test_on_hv_core_booted(tmp_path: Path) -> None:
+    """Stock Linux tells the core nothing of what comes and goes: dom0kit does."""
+    with watched(Machine(hv="pvh", root_ports=2), tmp_path) as watch:
+        before = watch.agreed()
+        for _ in range(2):
+            watch.plug("e1000e", "rp0", "nic")
+            function = watch.arrived(id=E1000E)
+            found = watch.agreed()
+            assert (found["count"], found["overrides"]) == (before["count"] + 1, {function: "dom0kit-quarantine"})
+            watch.unplug("nic")
+            watch.departed(function)
+            assert watch.agreed() == before
+        said = watch.guest.run(f"cd {shlex.quote(str(ROOT))}; {PYTHON} -m dom0kit hv info").stdout
+        assert said.splitlines()[0].split() == ["backend", "hv_core"]
+
+
+@pytest.mark.skipif(missing_xen() is not None, reason=missing_xen() or "")
+def test_on_real_xen(tmp_path: Path) -> None:
+    """dom0's kernel tells Xen, and dom0kit sees that it did: nothing is to be done but drivers kept off."""
+    machine = Machine(xen="pv", memory=2048, root_ports=2, xen_append="loglvl=all")
+    with watched(machine, tmp_path, xen=True) as watch:
+        watch.plug("e1000e", "rp0", "nic")
+        function = watch.arrived(id=E1000E)
+        said = watch.guest.run("xl dmesg").check().stdout
+        assert f"PCI add device {function}" in said
+        told = watch.guest.run(f"cd {shlex.quote(str(ROOT))}; {PYTHON} -m dom0kit hv xen --format json").stdout
+        assert [finding for finding in json.loads(told)["findings"] if function in finding["where"]] == []
+        override = watch.guest.run(f"cat /sys/bus/pci/devices/{function}/driver_override").check().stdout
+        assert override == "dom0kit-quarantine\n"
+        watch.unplug("nic")
+        watch.departed(function)
+        assert f"PCI remove device {function}" in watch.guest.run("xl dmesg").check().stdout
+        assert [line for line in watch.lines() if "finding" in line] == []
