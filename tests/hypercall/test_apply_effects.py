@@ -258,6 +258,18 @@ def test_refused_before_anything_is_done(mode: Mode, history: Operations, operat
         assert stage.machine.digest() == digest
 
 
+@pytest.mark.parametrize("between", [(), (p.MaskEntry(ioapic=FIRST, pin=5),)])
+def test_a_line_moves_before_its_first_interrupt_only(between: Operations) -> None:
+    """Once unmasked it drains its old vector when it moves, and could not move back before it has come again."""
+    there, elsewhere = (p.WriteEntry(ioapic=FIRST, pin=5, entry=apic_id << 56 | 0x35) for apic_id in (0, 1))
+    with staged(Mode.INTERCEPT) as stage:
+        before = stage.state()
+        with pytest.raises(NotApplied, match=r"and this entry moves it: move it with set-affinity first"):
+            stage.apply(plan(*LINE, there, *between, elsewhere))
+        assert different(before, stage.state()) == {}
+        stage.apply(plan(*LINE, elsewhere))
+
+
 def test_a_shared_line_is_left_to_its_users() -> None:
     with staged(Mode.DIRECT) as stage:
         stage.apply(plan(*LINE), way_back=False)
