@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from benchmarks import hotplug, hv_core, module, planning
+from benchmarks import hotplug, hv_core, module, partition, planning
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.acpi import aml_launch
@@ -184,8 +184,8 @@ def main() -> None:
                 print("  ".join(row.cells()), flush=True)
                 rows.append(row)
     core, plans, under_xen = hv_core.section(runs), planning.section(max(3, runs // 3)), module.section()
-    comes_and_goes = hotplug.section()
-    print(core, plans, comes_and_goes, under_xen, sep="\n")
+    comes_and_goes, given_away = hotplug.section(), partition.section(max(3, runs // 3))
+    print(core, plans, given_away, comes_and_goes, under_xen, sep="\n")
     lspci = subprocess.run(["lspci", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.write_text(
         f"""# Benchmarks
@@ -197,6 +197,7 @@ resident set of the process or a child. Python {platform.python_version()}, {lsp
 {_table(rows)}
 {core}
 {plans}
+{given_away}
 {comes_and_goes}
 {under_xen}"""
     )

@@ -23,6 +23,7 @@ from dom0kit.plan import Backend
 from dom0kit.platform import Platform
 from dom0kit.source.interface import SourceKind
 from dom0kit.source.needs import Need
+from dom0kit.vectors import cpus_of, is_remapped, limits
 from dom0kit.xen import DomainKind
 
 PAGE: Final = 4096
@@ -122,6 +123,29 @@ class Ground:
             return False
         state = self.messages.get(sbdf)
         return state is None or (state.msi is None and state.msix is None)
+
+    # --- what there is of everything ---
+
+    @cached_property
+    def cpus(self) -> int:
+        """How many processors the machine has; 0: nobody says."""
+        return len(cpus_of(self.platform))
+
+    @cached_property
+    def vectors(self) -> tuple[int, str]:
+        """Vectors for devices of all processors, and who hands them out."""
+        of = limits(self.platform, self.backend)
+        return sum(of.usable(boot_cpu=cpu.index == 0).bit_count() for cpu in cpus_of(self.platform)), of.owner
+
+    @cached_property
+    def ram(self) -> int:
+        """Bytes of memory; 0: nobody says."""
+        return self.platform.memory.of_type("System RAM") if self.platform.memory is not None else 0
+
+    @cached_property
+    def remapped(self) -> bool:
+        """Whether a remapper checks interrupts."""
+        return is_remapped(self.platform)
 
     # --- isolation ---
 

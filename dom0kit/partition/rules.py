@@ -26,7 +26,6 @@ from dom0kit.pci.capabilities.ats import AddressTranslationServices
 from dom0kit.pci.capabilities.express import Express
 from dom0kit.pci.capabilities.pri import PageRequestInterface
 from dom0kit.plan import Backend
-from dom0kit.vectors import cpus_of, is_remapped, limits
 
 DOM0: Final = -1
 """The owner of what no domain of the file has."""
@@ -640,7 +639,7 @@ def interrupts(case: Case) -> Iterator[Conflict]:
                 about=sbdf,
             )
     iommu = ground.platform.iommu
-    if any(case.of) and iommu is not None and iommu.kind is not None and not is_remapped(ground.platform):
+    if any(case.of) and iommu is not None and iommu.kind is not None and not ground.remapped:
         off = (
             "the tables offer it, and the kernel does not use it" if iommu.interrupt_remapping else "the tables say so"
         )
@@ -710,16 +709,14 @@ def _budget(case: Case) -> Iterator[Conflict]:
                 domains=[number],
                 at=(number, None),
             )
-    cpus = cpus_of(ground.platform)
-    if cpus and any(case.of):
-        of = limits(ground.platform, ground.backend)
-        capacity = sum(of.usable(boot_cpu=cpu.index == 0).bit_count() for cpu in cpus)
+    if ground.cpus and any(case.of):
+        capacity, owner = ground.vectors
         if total > capacity:
             yield case.conflict(
                 VECTORS_ALL,
                 "machine",
-                f"the domains' devices can use {total} interrupts, and {len(cpus)} processors have {capacity} vectors "
-                f"for devices ({of.owner})",
+                f"the domains' devices can use {total} interrupts, and {ground.cpus} processors have {capacity} "
+                f"vectors for devices ({owner})",
                 "limit domains: vectors = ... in their policies",
                 "give fewer devices away",
                 domains=[number for number, functions in enumerate(case.of) if functions],
@@ -932,7 +929,6 @@ NOT_JUDGED: Final = rule(
 @_judge
 def means(case: Case) -> Iterator[Conflict]:
     ground = case.ground
-    memory_, processors = ground.platform.memory, cpus_of(ground.platform)
     wanted = 0
     for number, domain in enumerate(case.partition.domain):
         node = domain.policy.numa_node
@@ -957,12 +953,12 @@ def means(case: Case) -> Iterator[Conflict]:
                     about=sbdf,
                 )
         wanted += domain.memory_bytes or 0
-        if processors and domain.vcpus is not None and domain.vcpus > len(processors):
+        if ground.cpus and domain.vcpus is not None and domain.vcpus > ground.cpus:
             yield case.conflict(
                 ROOM,
                 f"domain:{domain.name}",
-                f"{domain.name} has {domain.vcpus} processors, the machine {len(processors)}",
-                f"give it {len(processors)} or fewer",
+                f"{domain.name} has {domain.vcpus} processors, the machine {ground.cpus}",
+                f"give it {ground.cpus} or fewer",
                 "check the plan on the machine that is meant",
                 domains=[number],
                 at=(number, None),
@@ -977,12 +973,11 @@ def means(case: Case) -> Iterator[Conflict]:
                 domains=[number],
                 at=(number, None),
             )
-    there = memory_.of_type("System RAM") if memory_ is not None else 0
-    if there and wanted > there:
+    if ground.ram and wanted > ground.ram:
         yield case.conflict(
             ROOM,
             "machine",
-            f"the domains have {wanted >> 20} MiB together, the machine {there >> 20} MiB",
+            f"the domains have {wanted >> 20} MiB together, the machine {ground.ram >> 20} MiB",
             "give them less",
             "check the plan on the machine that is meant",
             domains=range(len(case.partition.domain)),
