@@ -99,6 +99,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     class_code: Class | None = msgspec.field(default=None, name="class")
     serial: Serial | None = None
     sbdf: Address | None = None
+    optional: bool = False
+    """The plan is made without it where it is not there."""
     comment: Annotated[str, msgspec.Meta(max_length=500)] | None = None
     """For people; nothing looks at it."""
 

@@ -153,7 +153,7 @@ MISSING: Final = rule(
     title="a device of the file is not in the machine",
     meaning="Nothing is where the file says, and the file does not say enough to find it elsewhere. The card was taken "
     "out, moved to another slot, or is switched off.",
-    advice="Put it back, write where it is now, or take it out of the file.",
+    advice="Put it back, write where it is now, take it out of the file, or say optional = true of it.",
     specification="dom0kit: a device is its way from the root, ids, class and serial number",
 )
 MISMATCH: Final = rule(
@@ -199,6 +199,7 @@ def devices(case: Case) -> Iterator[Conflict]:
     finder = case.ground.finder
     for number, place, found in case.troubles:
         name = case.who(number)
+        optional = found.kind == "missing" and case.domain(number).device[place].optional
         if found.elsewhere:
             known = _named(written(finder.identity(sbdf)) for sbdf in found.elsewhere[:2])
             first = f"write where it is: {known}"
@@ -209,9 +210,10 @@ def devices(case: Case) -> Iterator[Conflict]:
             f"domain:{name}",
             f"device {place + 1} of {name}: {found.trouble}",
             first,
-            f"take the device out of {name}",
+            f"take the device out of {name}" if optional else f"take it out of {name}, or say optional = true",
             domains=[number],
             at=(number, place),
+            severity=Severity.INFO if optional else None,
         )
     for sbdf, first_owner, second in case.twice:
         names = case.who(first_owner), case.who(second)

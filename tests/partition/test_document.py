@@ -242,5 +242,5 @@ def _ways(tree: Any, key: Key) -> list[Key]:
 def test_the_schema_names_every_key() -> None:
     made = schema(Partition)["$defs"]
     assert set(made["Domain"]["properties"]) == {"name", "number", "vcpus", "memory", "backend", "policy", "device"}
-    assert set(made["Device"]["properties"]) == {"path", "id", "class", "serial", "sbdf", "comment"}
+    assert set(made["Device"]["properties"]) == {"path", "id", "class", "serial", "sbdf", "optional", "comment"}
     assert all(of["additionalProperties"] is False for name, of in made.items() if name not in ("Target",))

@@ -109,6 +109,15 @@ device = [
     assert "3 functions are id 1234:0001" in said[8].finding.message
 
 
+def test_a_device_that_need_not_be_there() -> None:
+    text = '[[domain]]\nname = "a"\ndevice = [{{ path = "{}", id = "1234:0007", optional = true }}]'
+    gone = check(Ground(platform([PORT, CARD])), read(text.format("0000:00/1e.0").encode()))
+    assert the(gone.conflicts, "partition.device-missing").finding.severity is Severity.INFO
+    assert gone.feasible
+    other = check(Ground(platform([PORT, CARD])), read(text.format("0000:00/1c.0/00.0").encode()))
+    assert the(other.conflicts, "partition.device-mismatch").is_error
+
+
 def test_an_address_is_turned_into_an_identity() -> None:
     conflict = the(checked(platform([PORT, CARD]), NET).conflicts, "partition.address-only")
     assert conflict.ways[0] == 'write { path = "0000:00/1c.0/00.0", id = "1234:0001", class = "020000" }'
