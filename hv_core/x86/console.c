@@ -145,6 +145,15 @@ void log_refusal(const char *format, ...)
     end_line();
 }
 
+/* Those that run dom0 leave it by an NMI, and see the flag. */
+static void stop_others(void)
+{
+    __atomic_store_n(&hypervisor.stopped, true, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; i < hypervisor.dom0_cpus; i++)
+        if (&processors[i].cpu != this_cpu())
+            cpu_kick(&processors[i].cpu);
+}
+
 void panic(const char *format, ...)
 {
     static uint32_t panics;
@@ -171,6 +180,7 @@ void panic(const char *format, ...)
                          cpu->gpr[i + 2], cpu->gpr[i + 3]);
         }
         log_line(LOG_ERROR, "stopped");
+        stop_others();
     }
     halt_for_ever();
 }

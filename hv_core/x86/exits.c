@@ -419,6 +419,8 @@ void cpu_run(struct cpu *cpu)
     while (cpu->role == CPU_KEPT)
         hypervisor.vendor->wait(&never);
     for (;;) {
+        if (__atomic_load_n(&hypervisor.stopped, __ATOMIC_SEQ_CST))
+            halt_for_ever();
         if (__atomic_load_n(&cpu->startup, __ATOMIC_SEQ_CST) & STARTUP_INIT) {
             __atomic_store_n(&cpu->role, CPU_WAITING, __ATOMIC_SEQ_CST);
             apic_reset();

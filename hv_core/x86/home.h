@@ -262,6 +262,7 @@ struct hypervisor {
     uint64_t rsdp;      /* firmware's */
     uint64_t shared_at; /* guest-physical, 0: not mapped */
     uint32_t nested_generation;
+    bool stopped; /* a panic: no processor runs dom0 any more */
 };
 extern struct hypervisor hypervisor;
 

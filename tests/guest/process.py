@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from pathlib import Path
 from tests.guest.complaints import complaints
 from tests.guest.images import FAILED
 from tests.guest.qmp import Monitor
+
+STOPPED = "hv_core: stopped"
+"""The last line of a core that can go on no more; the machine stays as it is."""
 
 
 class GuestFailed(Exception):
@@ -86,7 +90,11 @@ class Qemu:
         KernelComplained instead, when the console says so.
         """
         end = time.monotonic() + (timeout or 0)
-        while not until():
+        for look in itertools.count():
+            if until():
+                return
+            if look % 50 == 0 and STOPPED in self.console:
+                raise self._failed(GuestOff, "the hypervisor has stopped it")
             if self._child.poll() is not None:
                 if until():  # the last thing that it did
                     return

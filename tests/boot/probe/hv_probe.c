@@ -9,10 +9,11 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <asm/asm.h>
+#include <asm/desc_defs.h>
 
 static char *instruction = "";
 module_param(instruction, charp, 0400);
-MODULE_PARM_DESC(instruction, "execute it: vmrun vmload vmsave stgi clgi skinit invlpga vmmcall");
+MODULE_PARM_DESC(instruction, "execute it: vmrun vmload vmsave stgi clgi skinit invlpga vmmcall triple_fault");
 
 static ulong rax, rdi, rsi;
 module_param(rax, ulong, 0400);
@@ -25,6 +26,10 @@ MODULE_PARM_DESC(rsi, "");
 static int edu;
 module_param(edu, int, 0400);
 MODULE_PARM_DESC(edu, "so many interrupts of QEMU's edu device, by INTx");
+
+static int cost;
+module_param(cost, int, 0400);
+MODULE_PARM_DESC(cost, "cycles of so many reads of an IOAPIC's register, by hypercall and trapped");
 
 /* True: it raised an exception. */
 #define RAISES(code)                                                                                                   \
@@ -60,6 +65,44 @@ static void execute(void)
 	else
 		raised = RAISES("vmmcall");
 	pr_info("hv_probe: %s: %s %ld\n", instruction, raised ? "raised" : "returned", (long)answer);
+}
+
+/* No handler for anything, then an exception. */
+static void triple_fault(void)
+{
+	struct desc_ptr none = { .size = 0 };
+
+	asm volatile("lidt %0; int3" : : "m"(none));
+}
+
+#define IOAPIC 0xfec00000
+
+static void measure(void)
+{
+	struct {
+		u64 address;
+		u32 index;
+		u32 value;
+	} argument = { .address = IOAPIC, .index = 0x10 };
+	void __iomem *window = ioremap(IOAPIC, PAGE_SIZE);
+	u64 start, called, trapped;
+	unsigned long status;
+	int i;
+
+	if (!window)
+		return;
+	start = rdtsc_ordered();
+	for (i = 0; i < cost; i++)
+		asm volatile("vmmcall" : "=a"(status) : "a"(33ul), "D"(8ul), "S"(&argument) : "memory");
+	called = rdtsc_ordered() - start;
+	start = rdtsc_ordered();
+	for (i = 0; i < cost; i++) {
+		writel(0x10, window);
+		readl(window + 0x10);
+	}
+	trapped = rdtsc_ordered() - start;
+	iounmap(window);
+	pr_info("hv_probe: cost: %llu by hypercall, %llu trapped\n", called / cost, trapped / cost);
 }
 
 #define EDU_RAISE 0x60
@@ -118,8 +161,12 @@ static int __init probe(void)
 {
 	int error = 0;
 
-	if (*instruction)
+	if (!strcmp(instruction, "triple_fault"))
+		triple_fault();
+	else if (*instruction)
 		execute();
+	if (cost)
+		measure();
 	if (edu)
 		error = count_edu();
 	return error ?: -EAGAIN;
