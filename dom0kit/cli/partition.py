@@ -72,12 +72,16 @@ def _suggest(arguments: list[str]) -> int:
         help="such as 'domain=net: class=network count=2'; also id=, sbdf=, path=, driver=, serial=; may be repeated",
     )
     parser.add_argument("-o", dest="output", metavar="FILE", help="with --want: write the partition.toml there")
+    parser.add_argument(
+        "--trusted", action="store_true", help="to domains that may do without an IOMMU: require_iommu = false"
+    )
     options = parser.parse_args(arguments)
     parser.check_source(options)
     if options.output is not None and not options.want:
         parser.error("-o writes what --want has found")
     from dom0kit.cli.text import partition as text
     from dom0kit.cli.text.layout import show
+    from dom0kit.partition.model import Policy
     from dom0kit.partition.suggest import Want, meet, suggest
     from dom0kit.serial import encode
 
@@ -86,18 +90,20 @@ def _suggest(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     ground = _ground(options)
+    policy = Policy(require_iommu=not options.trusted)
     if not wants:
-        suggestion = suggest(ground)
+        suggestion = suggest(ground, policy)
         if options.format == "json":
             emit(encode(suggestion, indent=2) + b"\n")
         else:
             show(*text.suggestion(ground, suggestion))
         return FINE
-    answer = meet(ground, wants)
+    answer = meet(ground, wants, policy)
     if answer.domains and options.output is not None:
         from dom0kit.partition.starting import partition_text
 
-        _write(options.output, partition_text(ground, answer.domains).encode())
+        made = partition_text(ground, answer.domains, require_iommu=not options.trusted)
+        _write(options.output, made.encode())
     if options.format == "json":
         emit(encode(answer, indent=2) + b"\n")
     else:

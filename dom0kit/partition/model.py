@@ -124,6 +124,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where its processors and memory are."""
 
 
+STRICT: Final = Policy()
+"""Of a domain that says nothing of it."""
+
+
 class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A domain other than domain 0, which has all devices that no other has."""
 
@@ -134,7 +138,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory: Memory | None = None
     backend: Target | None = None
     """None: what the machine runs on. All domains of a machine have the same."""
-    policy: Policy = Policy()
+    policy: Policy = STRICT
     device: Annotated[tuple[Device, ...], msgspec.Meta(max_length=65536)] = ()
 
     @property

@@ -48,11 +48,11 @@ def starting_point(ground: Ground, suggestion: Suggestion) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def partition_text(ground: Ground, domains: Sequence[tuple[str, Sequence[Sbdf]]]) -> str:
+def partition_text(ground: Ground, domains: Sequence[tuple[str, Sequence[Sbdf]]], *, require_iommu: bool = True) -> str:
     """A file of these domains."""
     lines = [_HEAD.format(format=FORMAT)]
     for name, functions in domains:
-        lines += ["[[domain]]", f'name = "{name}"', ""]
+        lines += ["[[domain]]", f'name = "{name}"', *([] if require_iommu else ["policy.require_iommu = false"]), ""]
         for sbdf in functions:
             lines += [*_device(ground, sbdf), ""]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -21,7 +21,7 @@ from dom0kit.partition import rules
 from dom0kit.partition.check import judge
 from dom0kit.partition.ground import Ground
 from dom0kit.partition.identity import class_of, id_of
-from dom0kit.partition.model import Device, Domain, Partition
+from dom0kit.partition.model import STRICT, Device, Domain, Partition, Policy
 from dom0kit.partition.rules import Case, Conflict
 
 JOINING: Final = (
@@ -62,8 +62,9 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
 class Units:
     """The units of a machine, as far as rules are not ignored."""
 
-    def __init__(self, ground: Ground, ignored: Collection[str] = ()) -> None:
+    def __init__(self, ground: Ground, ignored: Collection[str] = (), policy: Policy = STRICT) -> None:
         self._ground = ground
+        self._policy = policy
         self._ignored = frozenset(ignored)
         self._beside: dict[Sbdf, list[tuple[Sbdf, ...]]] = defaultdict(list)
         for id, sets in (
@@ -97,7 +98,8 @@ class Units:
     def conflicts(self, unit: tuple[Sbdf, ...]) -> tuple[Conflict, ...]:
         """Of a domain with this unit alone."""
         if unit not in self._judged:
-            case = Case(self._ground, Partition(domain=(Domain(name=_ALONE),)), [[(sbdf, None) for sbdf in unit]])
+            alone = Partition(domain=(Domain(name=_ALONE, policy=self._policy),))
+            case = Case(self._ground, alone, [[(sbdf, None) for sbdf in unit]])
             self._judged[unit] = judge(case)
         return self._judged[unit]
 
@@ -138,9 +140,9 @@ def errors(conflicts: Iterable[Conflict], ignored: Collection[str] = ()) -> list
     return [each for each in conflicts if each.is_error and each.finding.rule not in ignored]
 
 
-def suggest(ground: Ground) -> Suggestion:
-    """Every unit with a function that a domain could want."""
-    units = Units(ground)
+def suggest(ground: Ground, policy: Policy = STRICT) -> Suggestion:
+    """Every unit with a function that a domain of this policy could want."""
+    units = Units(ground, policy=policy)
     found: dict[tuple[Sbdf, ...], None] = {}
     for sbdf in sorted(ground.functions):
         if ground.stays(sbdf) is None:
@@ -270,9 +272,9 @@ class _Slot(NamedTuple):
     candidates: tuple[Sbdf, ...]
 
 
-def meet(ground: Ground, wants: Sequence[Want]) -> Answer:
-    """An assignment that meets all wants, or what is in the way."""
-    search = _Search(ground, wants)
+def meet(ground: Ground, wants: Sequence[Want], policy: Policy = STRICT) -> Answer:
+    """An assignment to domains of this policy that meets all wants, or what is in the way."""
+    search = _Search(ground, wants, policy)
     short = tuple(want.text for want, fitting in zip(wants, search.fitting, strict=True) if len(fitting) < want.count)
     if short:
         return Answer(short=short)
@@ -287,8 +289,9 @@ def meet(ground: Ground, wants: Sequence[Want]) -> Answer:
 
 
 class _Search:
-    def __init__(self, ground: Ground, wants: Sequence[Want]) -> None:
+    def __init__(self, ground: Ground, wants: Sequence[Want], policy: Policy) -> None:
         self._ground = ground
+        self._policy = policy
         self._wants = wants
         self._units: dict[frozenset[str], Units] = {}
         self.gave_up = False
@@ -350,7 +353,7 @@ class _Search:
         return None
 
     def judged(self, found: Mapping[str, Collection[Sbdf]]) -> tuple[Conflict, ...]:
-        partition = Partition(domain=tuple(Domain(name=name) for name in found))
+        partition = Partition(domain=tuple(Domain(name=name, policy=self._policy) for name in found))
         given: list[list[tuple[Sbdf, int | None]]] = [[(sbdf, None) for sbdf in sorted(of)] for of in found.values()]
         return judge(Case(self._ground, partition, given))
 
@@ -381,7 +384,7 @@ class _Search:
 
     def _of(self, ignored: frozenset[str]) -> Units:
         if ignored not in self._units:
-            self._units[ignored] = Units(self._ground, ignored)
+            self._units[ignored] = Units(self._ground, ignored, self._policy)
         return self._units[ignored]
 
 

@@ -11,11 +11,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dom0kit.address import Sbdf
+from dom0kit.iommu.facts import IommuFacts
 from dom0kit.observation import observe
 from dom0kit.partition.check import case_of, judge
 from dom0kit.partition.document import read
 from dom0kit.partition.ground import Ground
-from dom0kit.partition.model import Domain, Partition
+from dom0kit.partition.model import Domain, Partition, Policy
 from dom0kit.partition.rules import Case
 from dom0kit.partition.starting import partition_text, starting_point
 from dom0kit.partition.suggest import JOINING, Units, Want, errors, meet, suggest
@@ -87,6 +88,18 @@ def test_what_a_switch_without_acs_joins_goes_together() -> None:
     assert [unit.functions for unit in suggest(ground).givable] == [both]
     answer = meet(ground, [Want.parse("domain=a: sbdf=03:00.0"), Want.parse("domain=b: sbdf=04:00.0")])
     assert answer.in_the_way == (("partition.peer-to-peer",),)
+
+
+def test_without_an_iommu_only_to_trusted_domains() -> None:
+    ground = Ground(platform([function("0000:00:02.0", express=9, flr=True)], iommu=IommuFacts()))
+    assert suggest(ground).givable == ()
+    trusted = Policy(require_iommu=False)
+    assert [unit.functions for unit in suggest(ground, trusted).givable] == [(Sbdf.parse("0000:00:02.0"),)]
+    want = [Want.parse("domain=a: class=network")]
+    assert meet(ground, want).in_the_way == (("partition.no-iommu",),)
+    answer = meet(ground, want, trusted)
+    text = partition_text(ground, answer.domains, require_iommu=False)
+    assert errors(judge(case_of(ground, read(text.encode())))) == []
 
 
 # --- wants against everything that is possible ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dom0kit.finding import RULES, Severity
 from dom0kit.partition.check import Verdict
 from dom0kit.partition.ground import Ground
 from dom0kit.partition.plan import PartitionPlan
-from dom0kit.partition.rules import Conflict
+from dom0kit.partition.rules import NO_IOMMU, Conflict
 from dom0kit.partition.suggest import Answer, Suggestion, Unit
 from dom0kit.pci.names import names
 from dom0kit.plan import Reach
@@ -33,6 +33,8 @@ def suggestion(ground: Ground, found: Suggestion) -> Report:
         ),
         line((f"domains are {ground.backend.value}'s", "dim")),
     ]
+    if found.blocked and all(_lacks_iommu(unit) for unit in found.blocked) and not found.givable:
+        title.append(line(("the machine has no IOMMU: --trusted tells what can be given to trusted domains", "yellow")))
     sections = [
         Section("can be given away, each as a whole", [each for unit in found.givable for each in _unit(ground, unit)]),
         Section("stays with dom0", [each for unit in found.blocked for each in _unit(ground, unit)]),
@@ -110,6 +112,10 @@ def plan(made: PartitionPlan, *, written: str | None, explain: bool) -> Report:
         )
     told = [each for each in made.verdict.conflicts if explain or each.finding.severity is not Severity.INFO]
     return title, [*(section for section in sections if section.lines), *_conflicts(told)]
+
+
+def _lacks_iommu(unit: Unit) -> bool:
+    return any(each.finding.rule == NO_IOMMU.id for each in unit.conflicts)
 
 
 def _unit(ground: Ground, unit: Unit) -> Iterator[Line]:
