@@ -49,6 +49,25 @@ done
 """Reading from a pipe that nobody writes to is a sleep without a process."""
 
 
+_SYSTEMD = r"""
+mkdir /tree /tree-rw
+mount -t tmpfs tmpfs /tree-rw
+mkdir /tree-rw/upper /tree-rw/work
+mount -t overlay -o lowerdir={tree},upperdir=/tree-rw/upper,workdir=/tree-rw/work overlay /tree
+mkdir -p /tree/out /tree/{root} /tree/lib/modules
+mount --bind {root} /tree/{root}
+mount --bind /lib/modules /tree/lib/modules
+for folder in proc sys dev out; do mount --move /$folder /tree/$folder; done
+printf '%s\n' '[Service]' 'ExecStart=/bin/bash /out/rig/agent' '[Install]' 'WantedBy=multi-user.target' \
+    >/tree/etc/systemd/system/rig.service
+ln -s /etc/systemd/system/rig.service /tree/etc/systemd/system/multi-user.target.wants/
+cd /tree
+mount --move . /
+exec chroot . /lib/systemd/systemd
+"""
+"""As switch_root(8) does it, which takes no root that is not an initramfs's."""
+
+
 class CommandFailed(Exception):
     """A command in the guest that was to succeed did not; the message has its output."""
 
@@ -227,7 +246,11 @@ def _started(machine: Machine, out: Path, patience: float, *, snapshot: bool, te
     if snapshot:
         line += snapshots.incoming(snapshots.saved(machine, patience))
     # A restored machine's clock stands where it was saved. xl, and any other caller of Xen, needs a module.
-    first = [f"date --set=@{int(time.time())} >/dev/null"] * snapshot + ["modprobe xen_privcmd"] * bool(machine.xen)
+    first = ["[ $$ != 1 ] || . /out/rig/systemd"] * bool(machine.tree)
+    if machine.tree:
+        paths = {"tree": shlex.quote(str(machine.tree)), "root": shlex.quote(str(ROOT))}
+        (out / "rig" / "systemd").write_text(_SYSTEMD.format(**paths))
+    first += [f"date --set=@{int(time.time())} >/dev/null"] * snapshot + ["modprobe xen_privcmd"] * bool(machine.xen)
     (out / "rig" / "agent").write_text(_AGENT.format(root=shlex.quote(str(ROOT)), first="\n".join(first)))
     qemu = Qemu(line, out / "rig", terminal=terminal)
     try:

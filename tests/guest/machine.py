@@ -46,6 +46,8 @@ class Machine:
     """Who loads hv_core: QEMU's own Multiboot loader, or GRUB from a CD."""
     translated: bool = False
     """The virtio devices go through the IOMMU, as those of a PVH domain 0 always do."""
+    tree: Path | None = None
+    """A Debian tree with systemd, then PID 1: commands run in it, by a unit, with this checkout in its place."""
     kernel: Path | None = None
     """The tree of a kernel of our own with all it needs built in, instead of Debian's (see debug_kernel.py)."""
 
