@@ -33,7 +33,10 @@ PREFIXES: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
 }
 ENUMS = {"hv_status": ("HV_", abi.Status), "hv_mode": ("HV_MODE_", abi.Mode), "hv_format": ("HV_FORMAT_", abi.Format),
          "hv_backend": ("HV_BACKEND_", abi.BackendKind)}  # fmt: skip
-NOT_MIRRORED = {"HV_OP_COUNT", "HV_CPUID_BASE", "HV_CPUID_VERSION", "HV_CPUID_FEATURES", "HV_CPUID_SHARED_INFO"}
+NOT_MIRRORED = {
+    "HV_OP_COUNT",
+    *(f"HV_CPUID_{leaf}" for leaf in ("BASE", "VERSION", "FEATURES", "SHARED_INFO", "COUNTERS")),
+}
 """A count of commands, and CPUID leaves, which only code at CPL 0 reads."""
 
 core = load()
