@@ -8,6 +8,7 @@ with those that it was recorded with.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -148,6 +149,7 @@ class ModelLinux(Linux):
     """What plans do to that kernel."""
 
     def __init__(self, kernel: ModelKernel) -> None:
+        super().__init__(os.devnull)  # below which there are no files: whatever is not modelled is not there
         self._kernel = kernel
 
     def functions(self) -> list[Sbdf]:

@@ -578,7 +578,7 @@ class Reconciler:
             for each in line.functions
             if each != sbdf and wanted.get(each, 0) != domain
         ]
-        return [*found, *(f"the driver {user}" for user in self._kernel.linux.users(gsi))]
+        return [*found, *(f"the driver {user}" for user in self._world(self._backend).users(gsi))]
 
     def _processors(self) -> int:
         if self._backend.is_core and self._hypervisor is not None:

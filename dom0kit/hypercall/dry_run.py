@@ -20,7 +20,7 @@ from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.effects import BEYOND, MASKED
 from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt, Listener, words
 from dom0kit.hypercall.journal import AnyRecord, Done, Skipped
-from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.linux import Linux, LinuxRefused, Requested
 from dom0kit.hypercall.shared_info import SharedInfo, SharedIoapicEntry
 from dom0kit.layout import Record, layout
 from dom0kit.plan import Inverse, Plan
@@ -217,8 +217,8 @@ class DryLinux(Linux):
     def is_virtual(self, function: Sbdf) -> bool:
         return self._real.is_virtual(function)
 
-    def users(self, gsi: Gsi) -> tuple[str, ...]:
-        return self._real.users(gsi)
+    def requested(self) -> list[Requested]:
+        return self._real.requested()
 
     def has_irq(self, number: int) -> bool:
         return self._real.has_irq(number)
@@ -336,6 +336,9 @@ class RecordedLinux(Linux):
         number = self._recorded(function).attributes.get("iommu_group")
         found = [sbdf for sbdf, raw in self._functions.items() if raw.attributes.get("iommu_group") == number]
         return () if number is None else tuple(sorted(found))
+
+    def _irqs(self) -> list[int]:
+        return sorted(int(name) for name in self._source.names("sys/kernel/irq") if name.isascii() and name.isdigit())
 
     def _recorded(self, function: Sbdf) -> RawFunction:
         if function not in self._functions:

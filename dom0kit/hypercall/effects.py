@@ -23,7 +23,7 @@ from dom0kit import plan as p
 from dom0kit.abi import InterruptFlag, Kind, MapPirq, Mode, Status
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt
-from dom0kit.hypercall.linux import Linux
+from dom0kit.hypercall.linux import Linux, Requested
 from dom0kit.hypercall.shared_info import NotShared, SharedIoapicEntry
 from dom0kit.hypercall.xen import Xen
 from dom0kit.plan import AnyFact, AnyOperation, Backend, Message, ResultOf
@@ -33,6 +33,7 @@ _STATUS_BITS: Final = 1 << 12 | 1 << 14
 _LEVEL: Final = 1 << 15
 _ACTIVE_LOW: Final = 1 << 13
 _LOGICAL: Final = 1 << 11
+_ISA_INTERRUPTS: Final = 16
 _DESTINATION: Final = 0xFFFE << 48 | _LOGICAL
 _COMMAND: Final = 0x04
 _MEMORY_DECODE: Final = 0x0002
@@ -196,6 +197,7 @@ class World:
         self._messages: dict[int, _Messages] = {}
         self.results: dict[int, int | None] = {}
         """Of the operations done so far."""
+        self._requested: list[Requested] | None = None
         self._bare: set[int] = set()
         self._unmasked: set[int] = set()
         self._mapped_here: set[tuple[int, int]] = set()
@@ -398,6 +400,33 @@ class World:
                 return False
             raise
         return True
+
+    def users(self, gsi: Gsi) -> tuple[str, ...]:
+        """Names under which drivers of dom0's Linux have requested a GSI.
+
+        An IRQ of Linux has its GSI's number, but for those of the ISA interrupts, which may be led to any pin of the
+        first IOAPIC, and those of the other IOAPICs, whose numbers are any: of them it shows the pin, and not whose
+        (arch/x86/kernel/apic/io_apic.c, alloc_irq_from_domain; arch/x86/kernel/acpi/boot.c, acpi_parse_ioapic).
+        """
+        if self._requested is None:
+            self._requested = self.linux.requested()
+        base, pins = 0, 0
+        if self.backend.is_core:
+            base = gsi - self.place(gsi)[1]
+            pins = next((each.pins for each in self.ioapics() if each.gsi_base == 0), 0)
+        names: list[str] = []
+        for each in self._requested:
+            if each.pin is None:
+                found = each.irq == gsi
+            elif each.irq < _ISA_INTERRUPTS:
+                found = base == 0 and each.pin == gsi
+            elif base == 0:
+                found = each.irq == gsi
+            else:
+                of_first = each.irq == each.pin and each.irq < pins
+                found = each.pin == gsi - base and not of_first
+            names += each.names if found else ()
+        return tuple(names)
 
     def must_be_free(self, function: Sbdf) -> None:
         """Refused where a driver has the function: its messages are the driver's."""
@@ -1430,5 +1459,5 @@ def broken(world: World, fact: AnyFact) -> str | None:
     if isinstance(fact, p.EntryIs):
         entry = world.entry(fact.ioapic, fact.pin)
         return None if (entry ^ fact.value) & fact.mask & ~_STATUS_BITS == 0 else f"it is {entry:016x}"
-    users = world.linux.users(fact.gsi)
+    users = world.users(fact.gsi)
     return None if not users else f"{', '.join(users)} {'have' if len(users) > 1 else 'has'} it"

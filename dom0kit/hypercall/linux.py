@@ -15,11 +15,22 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from dom0kit.address import Gsi, Sbdf
+import msgspec
+
+from dom0kit.address import Sbdf
 
 _ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
-_LEGACY: Final = 16
-"""Linux's numbers below are those of the ISA interrupts, which an override may have led to another pin."""
+_IRQ: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
+
+
+class Requested(msgspec.Struct, frozen=True):
+    """An interrupt of Linux that drivers have requested."""
+
+    irq: int
+    pin: int | None
+    """Of its IOAPIC, which Linux does not name; None where it is not an IOAPIC's."""
+    names: tuple[str, ...]
+    """Of the drivers' handlers."""
 
 
 class LinuxRefused(Exception):
@@ -143,23 +154,25 @@ class Linux:
 
     # ---- Interrupts ----
 
-    def users(self, gsi: Gsi) -> tuple[str, ...]:
-        """Names under which drivers have requested a GSI.
-
-        A Linux IRQ that is no ISA one has its GSI's number; an ISA one is found by its pin of the first IOAPIC
-        (arch/x86/kernel/apic/io_apic.c, alloc_isa_irq_from_domain).
-        """
-        names: list[str] = []
-        for irq in {gsi, *range(_LEGACY)}:
+    def requested(self) -> list[Requested]:
+        """Linux's interrupts that drivers have requested, messages aside, ascending."""
+        found = []
+        for irq in self._irqs():
             folder = f"sys/kernel/irq/{irq}"
+            names = tuple(filter(None, (self._maybe(f"{folder}/actions") or "").split(",")))
             chip = self._maybe(f"{folder}/chip_name") or ""
-            if "IO-APIC" in chip and irq < _LEGACY:
-                if self._maybe(f"{folder}/hwirq") != str(gsi):
-                    continue
-            elif irq != gsi or "MSI" in chip:
-                continue
-            names += filter(None, (self._maybe(f"{folder}/actions") or "").split(","))
-        return tuple(names)
+            if names and "MSI" not in chip:
+                hwirq = self._maybe(f"{folder}/hwirq") or ""
+                pin = int(hwirq) if "IO-APIC" in chip and _IRQ.fullmatch(hwirq) else None
+                found.append(Requested(irq, pin, names))
+        return found
+
+    def _irqs(self) -> list[int]:
+        try:
+            names = os.listdir(self._path("sys/kernel/irq/."))
+        except OSError:
+            return []
+        return sorted(int(name) for name in names if _IRQ.fullmatch(name))
 
     def has_irq(self, number: int) -> bool:
         """Whether Linux has an IRQ of this number: under Xen, that its GSI is mapped."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dom0kit import plan as p
+from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.effects import Already, Refused, World, broken, effect_of
 from dom0kit.hypercall.linux import Linux, LinuxRefused
 from dom0kit.plan import AnyFact, AnyOperation, Backend, Message
-from tests.hypercall.apply_machine import OTHER, PHYSICAL, UNKNOWN, VIRTUAL, FakeLinux, files
+from tests.hypercall.apply_machine import OTHER, PHYSICAL, UNKNOWN, VIRTUAL, FakeLinux, files, model
 
 
 @pytest.fixture
@@ -221,22 +222,45 @@ def test_another_driver_has_it_by_now(linux: FakeLinux) -> None:
         (p.DriverIs(function=VIRTUAL, driver="e1000e"), "it has no driver"),
         (p.ConfigIs(function=VIRTUAL, offset=4, width=2, value=2, mask=2), None),
         (p.ConfigIs(function=VIRTUAL, offset=4, width=2, value=0, mask=2), "it is 0x2"),
-        (p.GsiUnused(gsi=Gsi(30)), None),
-        (p.GsiUnused(gsi=Gsi(20)), "eth0, ahci have it"),
-        (p.GsiUnused(gsi=Gsi(2)), "timer has it"),
-        (p.GsiUnused(gsi=Gsi(0)), None),
-        (p.GsiUnused(gsi=Gsi(9)), "acpi has it"),
-        (p.GsiUnused(gsi=Gsi(24)), None),
-        (p.GsiUnused(gsi=Gsi(44)), "pciehp has it"),
     ],
 )
 def test_facts(fact: AnyFact, instead: str | None, linux: FakeLinux) -> None:
-    linux.irq(0, chip="IR-IO-APIC", hwirq=2, actions="timer")
-    linux.irq(9, hwirq=9, actions="acpi")
-    linux.irq(20, hwirq=20, actions="eth0,ahci")
-    linux.irq(24, chip="PCI-MSI", hwirq=0x1000, actions="nvme0q0")
-    linux.irq(44, hwirq=12, actions="pciehp")  # of the second IOAPIC
     assert broken(world(linux), fact) == instead
+
+
+@pytest.mark.parametrize(
+    ("gsi", "instead"),
+    [
+        (2, "timer has it"),
+        (0, None),
+        (5, "acpi has it"),
+        (4, None),
+        (7, None),
+        (16, "i915 has it"),
+        (18, "eth0, ahci have it"),
+        (20, None),
+        (21, None),
+        (23, None),
+    ],
+)
+def test_a_gsi_that_somebody_uses(gsi: int, instead: str | None, linux: FakeLinux) -> None:
+    """Two IOAPICs of eight pins, from GSI 0 and 16 on."""
+    linux.irq(0, chip="IR-IO-APIC", hwirq=2, actions="timer")
+    linux.irq(9, hwirq=5, actions="acpi")
+    linux.irq(7, hwirq=7)
+    linux.irq(24, hwirq=0, actions="i915")
+    linux.irq(25, hwirq=2, actions="eth0,ahci")
+    linux.irq(20, chip="PCI-MSI", hwirq=4, actions="nvme0q0")
+    linux.irq(26, chip="PCI-MSI", hwirq=5, actions="nvme0q1")
+    core = World(Backend.LIBRARY, model(Mode.DIRECT).domain(0), linux)
+    assert broken(core, p.GsiUnused(gsi=Gsi(gsi))) == instead
+
+
+def test_a_pirq_of_xen_has_its_gsi_s_number(linux: FakeLinux) -> None:
+    linux.irq(20, chip="xen-pirq", actions="eth0")
+    xen = World(Backend.XEN, None, linux)
+    assert broken(xen, p.GsiUnused(gsi=Gsi(20))) == "eth0 has it"
+    assert broken(World(Backend.XEN, None, linux), p.GsiUnused(gsi=Gsi(21))) is None
 
 
 def test_nothing_leads_out_of_the_root(linux: FakeLinux, tmp_path: Path) -> None:
