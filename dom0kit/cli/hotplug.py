@@ -65,7 +65,6 @@ def _watch(arguments: list[str]) -> int:
         except MonitorMissing as missing:
             raise Unusable(str(missing)) from missing
         reconciler = _reconciler(stack, policy, aml=not options.no_aml)
-        stack.callback(reconciler.close)
         _follow(reconciler, monitor.receive, options.seconds, json=options.json)
     return FINE
 

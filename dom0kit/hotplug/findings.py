@@ -89,9 +89,11 @@ BOUND_FIRST: Final = rule(
     "hotplug.bound-first",
     Severity.INFO,
     title="a driver was quicker than the quarantine",
-    meaning="When the function was looked at, a driver of dom0 had it already. It was unbound.",
-    advice="Nothing while dom0kit hotplug watch runs as root: it holds drivers back (drivers_autoprobe).",
-    specification="Linux, Documentation/ABI/testing/sysfs-bus: drivers_autoprobe",
+    meaning="Linux binds a driver to a new function a few milliseconds after it told of it, and nothing but "
+    "driver_override keeps it from that (drivers_autoprobe does not). Here it came first. The driver was unbound.",
+    advice="Nothing, if the driver let go. Of virtual functions Linux can keep drivers off from the beginning: "
+    "echo 0 > sriov_drivers_autoprobe of the physical function. Or do not load the driver (modprobe.blacklist=).",
+    specification="Linux, drivers/pci/bus.c, pci_bus_add_device; Documentation/ABI/testing/sysfs-bus-pci",
 )
 IOAPIC_OVERLAP: Final = rule(
     "hotplug.ioapic-overlap",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""This machine's kernel: its list of functions, and when it may bind drivers.
+"""This machine's kernel: its list of functions, and what its slots' drivers read.
 
-Sources: Linux, Documentation/ABI/testing/sysfs-bus (drivers_autoprobe, drivers_probe), sysfs-bus-pci (slots).
+Source: Linux, Documentation/ABI/testing/sysfs-bus-pci (devices, slots).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from dom0kit.address import Sbdf
-from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.linux import Linux
 from dom0kit.source.live import live
 from dom0kit.source.tree import TreeSource
 
@@ -32,18 +32,6 @@ class HotplugLinux(Linux):
                     found[Sbdf.parse(name)] = os.stat(os.path.join(folder, name)).st_ino
         return found
 
-    def set_autoprobe(self, on: bool) -> None:
-        self._write(f"{_BUS}/drivers_autoprobe", "1" if on else "0", "drivers_autoprobe")
-
-    def probe(self, function: Sbdf) -> None:
-        """Whichever driver fits is bound; none where none does."""
-        self._must_be(function)
-        try:
-            self._write(f"{_BUS}/drivers_probe", str(function), f"asking drivers for {function}")
-        except LinuxRefused:
-            if self.driver(function) is None and self.override(function) is not None:
-                raise
-
     def slot(self, name: str, register: str) -> str | None:
         """``power``, ``latch``, ``adapter`` or ``attention`` of a slot, as its driver reads it; None: it has none."""
         return self._maybe(f"{_BUS}/slots/{name}/{register}")
@@ -60,9 +48,3 @@ class LiveKernel:
 
     def incarnations(self) -> Mapping[Sbdf, int]:
         return self.linux.incarnations()
-
-    def hold(self, held: bool) -> None:
-        self.linux.set_autoprobe(not held)
-
-    def probe(self, function: Sbdf) -> None:
-        self.linux.probe(function)

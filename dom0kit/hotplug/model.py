@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A recorded machine whose functions come and go, and its Linux: what scenarios are played against.
 
-It does what a kernel does when a function appears: it shows it, and binds a driver that the recording names unless
-driver_override or drivers_autoprobe keep it from that. It does not give bus numbers or addresses: a function comes
-with those that it was recorded with.
+It does what a kernel does when a function appears: it shows it, and a little later (`settle`) binds the driver that the
+recording names for its kind, unless driver_override keeps it from that. It does not give bus numbers or addresses: a
+function comes with those that it was recorded with.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dom0kit.address import Gsi, Sbdf
+from dom0kit.address import Sbdf
 from dom0kit.finding import Finding
 from dom0kit.hypercall.linux import Linux, LinuxRefused
 from dom0kit.pci.config_space import decode_function
@@ -33,13 +33,13 @@ class ModelKernel:
         self.is_live = False
         self.findings: Sequence[Finding] = tuple(source.findings)
         self.kind = source.kind
-        self.autoprobe = True
         self.recorded: Mapping[Sbdf, RawFunction] = {raw.sbdf: raw for raw in source.functions()}
         """Every function as it was recorded."""
         self._tables = tuple(source.tables())
         self._files = MemorySource(source.name, source.kind, files=dict(files_of(source)))
         self._here: dict[Sbdf, RawFunction] = dict(self.recorded)
         self._silent: set[Sbdf] = set()
+        self._unsettled: set[Sbdf] = set()
         self._born = 0
         self._incarnations = {sbdf: self._next() for sbdf in self._here}
         self.linux = ModelLinux(self)
@@ -71,16 +71,14 @@ class ModelKernel:
     def incarnations(self) -> Mapping[Sbdf, int]:
         return dict(self._incarnations)
 
-    def hold(self, held: bool) -> None:
-        self.autoprobe = not held
-
-    def probe(self, function: Sbdf) -> None:
-        """A driver that fits is bound."""
-        raw = self._here[function]
-        driver = self.recorded_driver(raw)
-        if "driver" in raw.attributes or driver is None or raw.attributes.get("driver_override"):
-            return
-        self.change(function, driver=driver)
+    def settle(self) -> None:
+        """Drivers that fit are bound to functions that came."""
+        for function in self._unsettled & self._here.keys():
+            raw = self._here[function]
+            driver = self.recorded_driver(raw)
+            if driver is not None and raw.attributes.get("driver_override") in (None, driver):
+                self.change(function, driver=driver)
+        self._unsettled.clear()
 
     def recorded_driver(self, raw: RawFunction) -> str | None:
         """The driver that the recording has for this kind of function."""
@@ -104,8 +102,7 @@ class ModelKernel:
         self._here[raw.sbdf] = msgspec.structs.replace(raw, attributes=left)
         self._silent.discard(raw.sbdf)
         self._incarnations[raw.sbdf] = self._next()
-        if self.autoprobe:
-            self.probe(raw.sbdf)
+        self._unsettled.add(raw.sbdf)
 
     def vanish(self, function: Sbdf) -> None:
         """It is taken out: the kernel shows it no more. ValueError where there is none."""
@@ -194,9 +191,3 @@ class ModelLinux(Linux):
 
     def must_have(self, driver: str) -> None:
         """Every driver is loaded."""
-
-    def users(self, gsi: Gsi) -> tuple[str, ...]:
-        return ()
-
-    def has_irq(self, number: int) -> bool:
-        return False

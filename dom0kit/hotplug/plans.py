@@ -100,9 +100,9 @@ def gift(
     """
     function = entry.function
     if backend in _GUESTS_DRIVER:
-        holder = _GUESTS_DRIVER[backend]
-        yield SetDriverOverride(function=function, driver=holder, why=entry.why)
-        yield BindDriver(function=function, driver=holder, why=entry.why)
+        driver = _GUESTS_DRIVER[backend]
+        yield SetDriverOverride(function=function, driver=driver, why=entry.why)
+        yield BindDriver(function=function, driver=driver, why=entry.why)
         return
     yield AssignDevice(domain=domain, function=function, why=entry.why)
     if route is not None and route.gsi is not None:
@@ -116,9 +116,14 @@ def gift(
         yield MapMsi(function=function, domain=domain)
 
 
-def release_to_dom0(entry: Entry) -> Iterator[AnyOperation]:
-    """Any driver may have it."""
-    yield SetDriverOverride(function=entry.function, driver=None, why=entry.why)
+def eviction(function: Sbdf, driver: str) -> Iterator[AnyOperation]:
+    """A driver that dom0 shall not have there; driver_override, set already, keeps it and others off."""
+    yield UnbindDriver(function=function, driver=driver, why="it was bound before it could be kept from that")
+
+
+def holder(backend: Backend) -> str | None:
+    """The driver that holds functions for guests there; on a core none does."""
+    return _GUESTS_DRIVER.get(backend)
 
 
 # ---- A function goes -------------------------------------------------------------------------------------------------

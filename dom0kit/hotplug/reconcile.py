@@ -35,7 +35,7 @@ from dom0kit.hypercall.apply import NotApplied, apply, recover
 from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.hypercall.journal import Disk, JournalError, Journals
-from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.linux import Linux
 from dom0kit.hypercall.shared_info import NotShared, SharedIoapicEntry
 from dom0kit.ioapic.intx import IntxRoute
 from dom0kit.ioapic.namespace import ioapic_devices
@@ -64,12 +64,6 @@ class Kernel(Protocol):
 
     def incarnations(self) -> Mapping[Sbdf, int]:
         """Every function there is now, with a number that no earlier appearance at this address had."""
-
-    def hold(self, held: bool) -> None:
-        """Whether Linux is kept from binding drivers by itself. LinuxRefused."""
-
-    def probe(self, function: Sbdf) -> None:
-        """Linux may bind a driver to this function now. LinuxRefused."""
 
 
 class Check(Protocol):
@@ -100,7 +94,8 @@ class ChangeKind(enum.Enum):
 
     ARRIVED = "arrived"
     GIVEN = "given"
-    KEPT = "kept"
+    EVICTED = "evicted"
+    """A driver of dom0 that was quicker than the quarantine was unbound."""
     DEPARTED = "departed"
     PULLED = "pulled"
     GSI_FREED = "gsi freed"
@@ -209,7 +204,6 @@ class Reconciler:
         ledger, why = self._store.load(self._boot)
         if why:
             self._wrong.append(rules.LEDGER.at("ledger", why))
-        self._hold(True)
         if ledger is not None:
             self._saved = ledger
             self._entries = {entry.function: entry for entry in ledger.functions}
@@ -228,15 +222,6 @@ class Reconciler:
             self._changes.append(Change(kind=ChangeKind.ENUMERATED, what="events were lost: everything is read again"))
         self._reconcile(batch, everything=batch.lost or any(event.subsystem != "pci" for event in batch.events))
         return self._end()
-
-    def close(self) -> None:
-        """Linux binds drivers by itself again, as it does from boot on."""
-        self._hold(False)
-
-    def _hold(self, held: bool) -> None:
-        if not self._policy.keeps_everything:
-            with suppress(LinuxRefused):  # then drivers may be quicker, which is a finding where they are
-                self._kernel.hold(held)
 
     def _begin(self) -> None:
         self._changes, self._wrong, self._received = [], [], {}
@@ -326,6 +311,7 @@ class Reconciler:
         self._free_lines()
         self._remove_ioapics()
         self._add_ioapics()
+        self._evict()
         self._tell()
         self._place()
 
@@ -480,8 +466,7 @@ class Reconciler:
         operations = plans.arrival(entry, self._backend, driver) if sbdf.segment < _SEGMENTS else ()
         if not self._apply(f"pci:{sbdf}", f"{sbdf} has appeared", operations, facts):
             return
-        done = entry.action in (Action.QUARANTINE, Action.REFUSE) or not entry.hot or self._policy.keeps_everything
-        self._entries[sbdf] = msgspec.structs.replace(entry, told=True, placed=done)
+        self._entries[sbdf] = msgspec.structs.replace(entry, told=True, placed=entry.action is not Action.GIVE)
         if driver is not None and entry.hot and entry.action is not Action.KEEP:
             self._wrong.append(rules.BOUND_FIRST.at(f"pci:{sbdf}", f"{driver} had it"))
         if entry.hot:
@@ -491,25 +476,26 @@ class Reconciler:
                 what += f", {state} ({entry.why})"
             self._changes.append(self._change(ChangeKind.ARRIVED, sbdf, what, action=entry.action))
 
+    def _evict(self) -> None:
+        """A driver that came between the look at a function and its override."""
+        for function in self.platform.functions:
+            entry = self._entries.get(function.sbdf)
+            if function.driver in (None, plans.holder(self._backend)) or entry is None or not entry.hot:
+                continue
+            if entry.told and entry.action is not Action.KEEP:
+                sbdf, driver = function.sbdf, function.driver
+                title = f"{driver} lets go of {sbdf}"
+                if self._apply(f"pci:{sbdf}", title, plans.eviction(sbdf, driver), plans.facts(entry)):
+                    self._wrong.append(rules.BOUND_FIRST.at(f"pci:{sbdf}", f"{driver} had it"))
+                    self._changes.append(self._change(ChangeKind.EVICTED, sbdf, title))
+
     # ---- Where they belong ----
 
     def _place(self) -> None:
         waiting = [entry for entry in self._entries.values() if entry.told and not entry.placed]
         for entry in sorted(waiting, key=lambda each: each.function):
-            if entry.action is Action.KEEP:
-                self._keep(entry)
-            elif entry.action is Action.GIVE and entry.domain is not None:
+            if entry.action is Action.GIVE and entry.domain is not None:
                 self._give(entry, entry.domain)
-
-    def _keep(self, entry: Entry) -> None:
-        try:
-            self._kernel.probe(entry.function)
-        except LinuxRefused as refused:
-            self._wrong.append(rules.NOT_DONE.at(f"pci:{entry.function}", f"no driver was asked: {refused}"))
-            return
-        self._entries[entry.function] = msgspec.structs.replace(entry, placed=True)
-        what = f"{entry.function} is for dom0's drivers ({entry.why})"
-        self._changes.append(self._change(ChangeKind.KEPT, entry.function, what, action=entry.action))
 
     def _give(self, entry: Entry, domain: int) -> None:
         sbdf, platform = entry.function, self.platform

@@ -124,6 +124,7 @@ def play(scenario: Scenario, source: Source, policy: HotplugPolicy) -> Iterator[
             if step.acpi:
                 events.append(_event("acpi", None, now))
             yield _played(number, now, reconciler.step(Batch(tuple(events), step.lost)), reconciler, core)
+            kernel.settle()
 
 
 def _played(step: int, now: float, changes: Iterable[Change], reconciler: Reconciler, core: ModelMachine) -> Played:

@@ -90,6 +90,7 @@ def state() -> dict[str, Any]:
     """Runs in the guest."""
     import json
     import os
+    import time
 
     from dom0kit.hotplug.plans import owner_of
     from dom0kit.hypercall.kernel_module import KernelModule
@@ -103,6 +104,10 @@ def state() -> dict[str, Any]:
             ledger = json.load(file)["functions"]
         with open("/run/watch.pid") as file:
             pid = file.read().strip()
+        files = 1 << 30
+        for _ in range(20):  # a look at the machine opens some for a moment
+            files = min(files, len(os.listdir(f"/proc/{pid}/fd")))
+            time.sleep(0.02)
         overrides = {}
         for function in functions:
             override = Linux().override(function)
@@ -117,8 +122,7 @@ def state() -> dict[str, Any]:
             "interrupts": len(list(core.interrupts())),
             "overrides": overrides,
             "drivers": {str(function): Linux().driver(function) for function in functions},
-            "files": len(os.listdir(f"/proc/{pid}/fd")),
-            "autoprobe": open("/sys/bus/pci/drivers_autoprobe").read().strip(),
+            "files": files,
         }
 
 
@@ -149,7 +153,6 @@ def test_acpi_hotplug_on_q35(tmp_path: Path) -> None:
     machine = Machine(root_ports=4, memory=1024)
     with watched(machine, tmp_path) as watch:
         before = watch.agreed()
-        assert before["autoprobe"] == "0"
         # one function: in quarantine, and gone without a trace
         watch.plug("e1000e", "rp0", "nic")
         function = watch.arrived(id=E1000E)
@@ -245,7 +248,7 @@ def test_native_hotplug(tmp_path: Path) -> None:
         # virtual functions
         function = next(each for each, driver in before["drivers"].items() if each.startswith("0000:01:"))
         folder = f"/sys/bus/pci/devices/{function}"
-        guest.run(f"modprobe nvme; echo {function} >/sys/bus/pci/drivers_probe").check()
+        guest.run("modprobe nvme").check()
         guest.run(f"echo 2 >{folder}/sriov_numvfs").check()
         virtual = sorted((watch.arrived(id="1b36:0010"), watch.arrived(id="1b36:0010")))
         assert [each[-1] for each in virtual] == ["1", "2"]

@@ -9,7 +9,6 @@ import pytest
 
 from dom0kit.address import Sbdf
 from dom0kit.hotplug.kernel import HotplugLinux
-from dom0kit.hypercall.linux import LinuxRefused
 from tests.hotplug.machines import Q35, kernel
 
 FUNCTION = Sbdf.parse("0000:00:03.0")
@@ -24,8 +23,6 @@ def root(tmp_path: Path) -> Path:
     (bus / "devices").mkdir(parents=True)
     (bus / "devices" / str(FUNCTION)).symlink_to(real)
     (bus / "devices" / "no address").mkdir()
-    for name in ("drivers_autoprobe", "drivers_probe"):
-        (bus / name).write_text("")
     (bus / "slots/7").mkdir(parents=True)
     (bus / "slots/7/latch").write_text("1\n")
     return tmp_path
@@ -46,16 +43,6 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert HotplugLinux(str(tmp_path)).incarnations() == {}
 
 
-def test_drivers_are_held_and_asked(root: Path) -> None:
-    linux = HotplugLinux(str(root))
-    linux.set_autoprobe(False)
-    assert (root / "sys/bus/pci/drivers_autoprobe").read_text() == "0"
-    linux.probe(FUNCTION)
-    assert (root / "sys/bus/pci/drivers_probe").read_text() == str(FUNCTION)
-    with pytest.raises(LinuxRefused, match="there is no PCI function"):
-        linux.probe(Sbdf.parse("0000:00:04.0"))
-
-
 def test_a_slot_of_which_a_register_is_missing(root: Path) -> None:
     linux = HotplugLinux(str(root))
     assert (linux.slot("7", "latch"), linux.slot("7", "power"), linux.slot("8", "power")) == ("1", None, None)
@@ -66,16 +53,13 @@ def test_the_model_binds_as_linux_does() -> None:
     model = kernel(Q35)
     model.vanish(nvme)
     model.appear(model.recorded[nvme])
+    assert model.linux.driver(nvme) is None
+    model.settle()
     assert model.linux.driver(nvme) == "nvme"
     model.vanish(nvme)
-    model.hold(True)
     model.appear(model.recorded[nvme])
-    assert model.linux.driver(nvme) is None
     model.linux.set_override(nvme, "none")
-    model.probe(nvme)
+    model.settle()
     assert model.linux.driver(nvme) is None
-    model.linux.set_override(nvme, None)
-    model.probe(nvme)
-    assert model.linux.driver(nvme) == "nvme"
     with pytest.raises(ValueError, match="is there already"):
         model.appear(model.recorded[nvme])

@@ -84,20 +84,39 @@ def test_a_kept_function_gets_its_driver(tmp_path: Path) -> None:
     rig = Rig(Q35, tmp_path, 'default = "keep"\n[[rule]]\nid = "1b36:*"\naction = "quarantine"', aml=False)
     rig.start()
     rig.step(*rig.pull("0000:c1:00.0"))
-    changes = rig.step(*rig.plug("0000:c1:00.0"))
-    assert [change.kind for change in changes] == [ChangeKind.ARRIVED, ChangeKind.KEPT]
+    (arrived,) = rig.step(*rig.plug("0000:c1:00.0"))
+    assert arrived.what.endswith("has appeared, for dom0 (no rule fits: the default)")
+    rig.kernel.settle()
+    assert rig.step(Sbdf.parse("0000:c1:00.0")) == ()
     assert rig.kernel.shown(Sbdf.parse("0000:c1:00.0")).attributes["driver"] == "virtio-pci"
-    assert not rig.kernel.autoprobe
-    rig.reconciler.close()
-    assert rig.kernel.autoprobe
 
 
 def test_a_driver_that_was_quicker_is_unbound(tmp_path: Path) -> None:
     rig = Rig(Q35, tmp_path, aml=False)
     rig.start()
     rig.step(*rig.pull(PF, *VFS))
-    rig.kernel.hold(False)
-    rig.step(*rig.plug(PF))
+    plugged = rig.plug(PF)
+    rig.kernel.settle()
+    rig.step(*plugged)
+    assert rig.rules() == ["hotplug.bound-first"]
+    rig.agreed()
+
+
+def test_a_driver_that_comes_between_look_and_override_is_unbound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(Q35, tmp_path, aml=False)
+    rig.start()
+    rig.step(*rig.pull(PF, *VFS))
+    override = rig.kernel.linux.set_override
+
+    def late(function: Sbdf, driver: str | None) -> None:
+        rig.kernel.settle()
+        override(function, driver)
+
+    monkeypatch.setattr(rig.kernel.linux, "set_override", late)
+    changes = rig.step(*rig.plug(PF))
+    assert [change.kind for change in changes] == [ChangeKind.ARRIVED, ChangeKind.EVICTED]
     assert rig.rules() == ["hotplug.bound-first"]
     rig.agreed()
 
