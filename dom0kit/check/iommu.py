@@ -110,7 +110,7 @@ def no_catch_all(view: View) -> Iterator[Told]:
     for segment in sorted({unit.segment for unit in facts.units}):
         units = [unit for unit in facts.units if unit.segment == segment]
         if not any(unit.include_all for unit in units):
-            yield f"pci-segment:{segment:04x}", f"{len(units)} units, none with INCLUDE_PCI_ALL"
+            yield f"pci-segment:{segment:04x}", f"units: {len(units)}, none with INCLUDE_PCI_ALL"
 
 
 @check(
@@ -151,7 +151,7 @@ def _relaxable(class_code: int) -> bool:
 def old_blocks(view: View) -> Iterator[Told]:
     facts = _facts(view)
     if facts.kind is IommuKind.AMD_VI and facts.units and all(unit.block_type == 0x10 for unit in facts.units):
-        yield "table:IVRS", f"{len(facts.units)} units"
+        yield "table:IVRS", f"units: {len(facts.units)}"
 
 
 @check(

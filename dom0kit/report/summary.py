@@ -48,7 +48,7 @@ def _rows(platform: Platform) -> Iterator[tuple[str, str]]:
     yield "IOAPICs", str(len(platform.ioapics)) if platform.ioapics else ""
     if platform.iommu is not None:
         kind = platform.iommu.kind
-        yield "IOMMU", f"{kind.value}, {len(platform.iommu.units)} units" if kind is not None else "none described"
+        yield "IOMMU", f"{kind.value}, units: {len(platform.iommu.units)}" if kind is not None else "none described"
     yield "isolation groups", str(len(platform.groups)) if platform.groups else ""
     yield "fingerprint", platform.origin.fingerprint
 
