@@ -14,16 +14,17 @@ from dom0kit.hotplug.model import ModelKernel
 from dom0kit.hotplug.view import View
 from dom0kit.observation import observe
 from dom0kit.serial import encode
-from dom0kit.source.interface import RawFunction
+from dom0kit.source.in_memory import MemorySource
+from dom0kit.source.interface import RawFunction, Source, SourceKind
 from tests.hotplug.machines import AMD, I440FX, Q35, RECORDINGS, kernel, recording
 
 
 class Reading(ModelKernel):
     """Knows what was read of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, source: Source) -> None:
         self.read: set[Sbdf] = set()
-        super().__init__(recording(name))
+        super().__init__(source)
 
     def functions(self, only: Container[Sbdf] | None = None) -> Iterator[RawFunction]:
         for raw in super().functions(only):
@@ -79,7 +80,7 @@ def test_following_is_enumerating_with_aml(name: str, data: st.DataObject) -> No
 
 
 def test_only_the_tree_that_changed_is_read() -> None:
-    machine = Reading(Q35)
+    machine = Reading(recording(Q35))
     view = View(machine.open_source, aml=False)
     behind, beside = Sbdf.parse("0000:07:03.0"), Sbdf.parse("0000:00:05.0")
     tree = {sbdf for sbdf in machine.addresses() if str(sbdf) in ("0000:00:07.0", "0000:06:00.0", "0000:07:03.0")}
@@ -104,12 +105,18 @@ def test_what_came_and_went_is_found_without_being_named() -> None:
 
 
 def test_a_virtual_function_is_in_the_tree_of_its_physical_one() -> None:
-    machine = Reading(Q35)
+    """On a root bus nothing else joins them: they are different devices."""
+    physical, virtual, other = (Sbdf(0, 0, device, 0) for device in (3, 4, 5))
+    functions = (
+        RawFunction(physical, bytes(64)),
+        RawFunction(virtual, bytes(64), {"physfn": str(physical)}),
+        RawFunction(other, bytes(64)),
+    )
+    machine = Reading(MemorySource("a machine", SourceKind.SYSFS_TREE, functions=functions))
     view = View(machine.open_source, aml=False)
     machine.read.clear()
-    view.refresh([Sbdf.parse("0000:01:00.1")])
-    assert Sbdf.parse("0000:01:00.0") in machine.read
-    assert Sbdf.parse("0000:00:07.0") not in machine.read
+    view.refresh([virtual])
+    assert machine.read == {physical, virtual}
 
 
 def test_aml_is_interpreted_again_only_where_something_differs_that_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
