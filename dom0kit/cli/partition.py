@@ -24,7 +24,7 @@ _VERBS = {
     "check": "hold a partition.toml against a machine: every conflict, with two ways out",
     "plan": "make the plan of a partition.toml; dom0kit apply carries it out",
 }
-_MOST_BYTES = (16 << 20) + 1
+_MOST_BYTES = (4 << 20) + 1
 
 
 class _Rejected(Exception):

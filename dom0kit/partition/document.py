@@ -19,7 +19,7 @@ import msgspec
 from dom0kit.partition.model import Device, Domain, Partition, Policy
 from dom0kit.serial import schema
 
-MOST_BYTES: Final = 16 << 20
+MOST_BYTES: Final = 4 << 20
 
 Key = tuple[str | int, ...]
 """The way to a value: keys, and places in arrays."""
