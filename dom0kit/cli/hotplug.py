@@ -14,6 +14,7 @@ from dom0kit.cli.arguments import Parser, is_recorded, open_machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dom0kit.acpi.aml_values import Evaluate
     from dom0kit.hotplug.policy import HotplugPolicy
     from dom0kit.hotplug.reconcile import Reconciler
     from dom0kit.hypercall.interface import Hypervisor
@@ -52,10 +53,17 @@ def _watch(arguments: list[str]) -> int:
     parser.add_argument("--policy", metavar="FILE", help="act by this policy; takes root")
     parser.add_argument("--seconds", type=float, metavar="N", help="end after so many")
     parser.add_argument("--no-aml", action="store_true", help="without the namespace: no GSIs and no IOAPICs")
+    parser.add_argument(
+        "--kernel-aml",
+        action="store_true",
+        help="have this kernel evaluate AML too, by dom0kit.ko, at each change: it alone sees an IOAPIC come or go",
+    )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each change and finding")
     options = parser.parse_args(arguments)
     if options.seconds is not None and not 0 <= options.seconds <= 1e9:
         parser.error(f"--seconds is a number from 0 on, not {options.seconds}")
+    if options.kernel_aml and options.no_aml:
+        parser.error("--kernel-aml and --no-aml contradict each other")
     from dom0kit.hotplug.monitor import Monitor, MonitorMissing
 
     policy = None if options.policy is None else _policy(options.policy)
@@ -64,7 +72,12 @@ def _watch(arguments: list[str]) -> int:
             monitor = stack.enter_context(Monitor())  # first, so that nothing is missed between reading and watching
         except MonitorMissing as missing:
             raise Unusable(str(missing)) from missing
-        reconciler = _reconciler(stack, policy, aml=not options.no_aml)
+        kernel_aml = None
+        if options.kernel_aml:
+            from dom0kit.cli.module import opened
+
+            kernel_aml = stack.enter_context(opened()).evaluate
+        reconciler = _reconciler(stack, policy, aml=not options.no_aml, kernel_aml=kernel_aml)
         _follow(reconciler, monitor.receive, options.seconds, json=options.json)
     return FINE
 
@@ -117,25 +130,32 @@ def _say(what: object, *, json: bool) -> None:
         emit(f"{finding_line(what)}\n")
 
 
-def _reconciler(stack: ExitStack, policy: HotplugPolicy | None, *, aml: bool) -> Reconciler:
+def _reconciler(
+    stack: ExitStack, policy: HotplugPolicy | None, *, aml: bool, kernel_aml: Evaluate | None
+) -> Reconciler:
     from dom0kit.hotplug.kernel import LiveKernel
     from dom0kit.hotplug.policy import Action, HotplugPolicy
     from dom0kit.hotplug.reconcile import Reconciler
     from dom0kit.hypercall import journal
     from dom0kit.plan import Backend
 
+    hypervisor: Hypervisor | None = None
     if policy is None:
         import tempfile
 
-        nothing = HotplugPolicy(default=Action.KEEP)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dom0kit-"))
-        return Reconciler(LiveKernel(), None, Backend.LINUX, nothing, folder=folder, boot="watched", aml=aml)
-    if os.geteuid() != 0:
-        raise Unusable("hotplug watch --policy writes to drivers and hypervisor, which takes root")
-    from dom0kit.cli.plans import boot_id
+        backend, boot = Backend.LINUX, "watched"
+        policy = HotplugPolicy(default=Action.KEEP)
+    else:
+        if os.geteuid() != 0:
+            raise Unusable("hotplug watch --policy writes to drivers and hypervisor, which takes root")
+        from dom0kit.cli.plans import boot_id
 
-    backend, hypervisor = _below(stack)
-    return Reconciler(LiveKernel(), hypervisor, backend, policy, folder=journal.FOLDER, boot=boot_id(), aml=aml)
+        folder, boot = journal.FOLDER, boot_id()
+        backend, hypervisor = _below(stack)
+    return Reconciler(
+        LiveKernel(), hypervisor, backend, policy, folder=folder, boot=boot, aml=aml, kernel_aml=kernel_aml
+    )
 
 
 def _below(stack: ExitStack) -> tuple[Backend, Hypervisor | None]:

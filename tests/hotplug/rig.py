@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dom0kit.acpi.aml_values import Evaluate
 from dom0kit.address import Sbdf
 from dom0kit.hotplug.ledger import Entry
 from dom0kit.hotplug.model import ModelKernel
@@ -41,6 +42,7 @@ class Rig:
         kernel: ModelKernel | None = None,
         core: ModelMachine | None = None,
         backend: Backend = Backend.LIBRARY,
+        kernel_aml: Evaluate | None = None,
     ) -> None:
         self.kernel = kernel or ModelKernel(recording(name))
         self.core = core or booted(observe(recording(name), aml=False), recording(name).tables())
@@ -52,6 +54,7 @@ class Rig:
         self.now = 0.0
         self.aml = aml
         self.backend = backend
+        self.kernel_aml = kernel_aml
         self.reconciler = self.made()
 
     @property
@@ -61,6 +64,7 @@ class Rig:
     def made(self) -> Reconciler:
         """A new process."""
         more: dict[str, Any] = {"disk": MortalDisk(self.death), "aml": self.aml, "clock": lambda: self.now}
+        more["kernel_aml"] = self.kernel_aml
         core = MortalCore(self.core, self.death)
         folder = str(self.folder)
         return Reconciler(self.kernel, core, self.backend, self.policy, folder=folder, boot=BOOT, **more)

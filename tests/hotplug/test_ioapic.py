@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dom0kit.abi import Status
+from dom0kit.acpi.aml_values import Integer, NotEvaluated, Value
 from dom0kit.address import Gsi
 from dom0kit.hotplug.reconcile import ChangeKind
 from dom0kit.hypercall.interface import HypercallRefused
@@ -144,6 +145,30 @@ def test_xen_has_no_such_call(tmp_path: Path) -> None:
     controller(made.kernel, bridge=True, present=True)
     made.start()
     assert made.rules() == ["hotplug.ioapic-no-call"]
+    assert bases(made) == {FIRST: 0}
+
+
+def test_what_only_the_kernels_interpreter_sees(tmp_path: Path) -> None:
+    """_STA that follows from hardware nobody recorded."""
+    present = False
+
+    def evaluate(path: str) -> Value:
+        if path in ("\\_SB.PCI1._STA", f"{APIC}._STA"):
+            return Integer(0xF if present else 0)
+        raise NotEvaluated("not asked for")
+
+    of = kernel()
+    controller(of, bridge=False, present=False)
+    core = booted(observe(of, aml=False), of.tables())
+    core.plug_ioapic(SPARE)
+    made = Rig("", tmp_path, kernel=of, core=core, kernel_aml=evaluate)
+    made.start()
+    assert bases(made) == {FIRST: 0}
+    present = True
+    made.step(subsystem="acpi")
+    assert bases(made) == {FIRST: 0, SECOND: 24}
+    present = False
+    made.step(subsystem="container")
     assert bases(made) == {FIRST: 0}
 
 
