@@ -510,10 +510,11 @@ ACS: Final = (0xD, struct.pack("<HH", 0x1D, 0x1D))
 ALONE: Final = fn("00:1c.0", buses=(1, 1), standard=[express(ROOT_PORT)], extended=[ACS])
 
 
-def _driven(above_command: int) -> tuple[Finding, ...]:
+def _driven(above_command: int, command: int = 7) -> tuple[Finding, ...]:
+    """A function with a driver, below a port."""
     upper = fn("00:1c.0", buses=(1, 1), standard=[express(ROOT_PORT)], command=above_command)
     attributes = resource((0xE0000000, 0x1000, MEMORY)) | {"driver": "nvme"}
-    return told(upper, fn("01:00.0", {0x10: 0xE0000000}, standard=[express()], attributes=attributes))
+    return told(upper, fn("01:00.0", {0x10: 0xE0000000}, standard=[express()], command=command, attributes=attributes))
 
 
 DEVICES: Final[dict[str, Pair]] = {
@@ -670,8 +671,63 @@ SILENT: Final[tuple[tuple[str, Machine], ...]] = (
     ("pci.vga-twice", lambda: told(PORT, port("00:1d.0", (2, 2)))),
     ("memory.registers-in-ram", lambda: told(MADT, hpet())),
     ("memory.slit-uniform", lambda: told(slit(b"\x0a\x14", b"\x14\x0a"))),
+    ("memory.registers-in-ram", lambda: told(hpet(0x80000000), memory_map(RAM))),
+    ("memory.registers-overlap", lambda: told(hpet(0xFEC00400), MADT)),
+    ("iommu.region-in-ram", lambda: told(dmar(UNIT, rmrr(0x80000000, 0x80000FFF)), memory_map(RAM))),
+    ("iommu.unit-domain-missing", lambda: told(ivrs(ivhd(0x11, 2, 0xFEB80000)), srat(*TWO_DOMAINS))),
+    ("iommu.ats-known-broken", lambda: told(_e2000(revision=0x20))),
+    ("xen.segment", lambda: told(fn("ffff:00:03.0"))),
+    ("pci.link-inactive", lambda: told(_empty_slot(control=0x400))),
+    ("pci.slot-number-twice", lambda: told(*(port(f"00:1c.{n}", (n + 1, n + 1), slot=(0x40, 0, 0)) for n in (0, 1)))),
+    ("pci.slot-no-memory", lambda: told(port("00:1c.0", (1, 1), {0x24: b"\x01\xe0\x01\xe0"}, slot=SLOT))),
+    ("pci.acs-missing", lambda: told(*_behind_a_bridge())),
+    ("pci.bridge-decode-off", lambda: _driven(4, command=5)),
+    ("pci.bar-outside-root", lambda: told(asl.table(root()), with_bar(0xDFFFF000, 0x1000))),
+    ("aml.root-windows-overlap", lambda: _two_windows(0xE0000000)),
 )
 """Further machines on which a rule is silent: each leaves out one thing that it looks for."""
+
+
+FIRING_TOO: Final[tuple[tuple[str, Machine], ...]] = (
+    ("memory.registers-in-ram", lambda: told(madt(CPU, address=0x1000000), memory_map(RAM))),
+    ("memory.registers-in-ram", lambda: told(madt(CPU, ioapic(2, 0x1000000, 0)), memory_map(RAM))),
+    ("memory.registers-in-ram", lambda: told(dmar(drhd(0x1000000)), memory_map(RAM))),
+    ("memory.registers-in-ram", lambda: told(mcfg((0x1000000, 0, 0, 0)), memory_map(RAM))),
+    ("memory.registers-in-ram", lambda: told(hpet(0x7FFFFC00), memory_map(RAM))),
+    ("iommu.region-in-ram", lambda: told(dmar(UNIT, rmrr(0x7FFFF000, 0x80000FFF)), memory_map(RAM))),
+    ("iommu.region-overlap", lambda: told(dmar(UNIT, rmrr(0, 0x5FFF), rmrr(0x1000, 0x1FFF), rmrr(0x3000, 0x3FFF)))),
+    ("iommu.region-overlap", lambda: told(dmar(UNIT, rmrr(0x1000, 0x2FFF), rmrr(0x2FFF, 0x3FFF)))),
+    ("iommu.ats-known-broken", lambda: told(_e2000(revision=0x1F))),
+    ("xen.segment", lambda: told(fn("10000:00:03.0"))),
+    ("pci.link-inactive", lambda: told(_empty_slot(control=0))),
+    ("pci.bar-outside-root", lambda: told(asl.table(root()), with_bar(0xDFFFF000, 0x2000))),
+    ("aml.root-windows-overlap", lambda: _two_windows(0xDFFFFFFF)),
+    ("cpu.unreachable-without-remapping", lambda: told(madt(CPU, local_x2apic(1, 0x100)), dmar(UNIT, flags=0))),
+)
+"""Further machines on which a rule fires: one for each kind of thing that it looks at, and its edges."""
+
+
+def _e2000(revision: int) -> RawFunction:
+    """An Intel IPU with its translation services on."""
+    capabilities = {"standard": [express()], "extended": [(0xF, _ats(True))]}
+    return fn("00:03.0", {8: bytes((revision,))}, ids=(0x8086, 0x1452), **capabilities)  # type: ignore[arg-type]
+
+
+def _empty_slot(control: int) -> RawFunction:
+    """A port without a link, with a card in its slot, which has a power controller."""
+    return port("00:1c.0", (1, 1), link=(0x100013, 0, 0x13), slot=(0x42 | 5 << 19, control, 0x40))
+
+
+def _behind_a_bridge() -> tuple[RawFunction, ...]:
+    """Functions that are together because a conventional bridge gives them its id, not for want of ACS."""
+    bridge = fn("01:00.0", buses=(2, 2), standard=[express(7)])
+    return fn("00:1c.0", buses=(1, 2), standard=[express(ROOT_PORT)], extended=[ACS]), bridge, fn("02:03.0")
+
+
+def _two_windows(start: int) -> tuple[Finding, ...]:
+    """Two root bridges; the first one's window ends at dfffffffh, the other's begins here."""
+    other = bus_range(9, 9) + memory_window(start, 0xEFFFFFFF)
+    return told(asl.table(root(crs=bus_range(0, 8) + MEMORY_WINDOW) + root(name="PCI1", bbn=9, crs=other)))
 
 
 def aml_with_vmd() -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ from dom0kit.finding import Rule
 from dom0kit.observation import observe
 from dom0kit.source.recognise import open_source
 from tests.acpi.asl import needs_acpica
-from tests.check.cases import PAIRS, SILENT, Machine
+from tests.check.cases import FIRING_TOO, PAIRS, SILENT, Machine
 from tests.check.decoder_cases import FIRING
 from tests.check.machine import recording
 
@@ -58,6 +58,12 @@ def test_a_rule_fires_on_one_machine_and_not_on_its_like(rule: str) -> None:
     assert all(finding.severity is declared()[rule].severity for finding in fired)
     assert all(finding.where and finding.message and "\n" not in finding.message for finding in fired)
     assert rule not in {finding.rule for finding in good()}
+
+
+@needs_acpica
+@pytest.mark.parametrize(("rule", "machine"), FIRING_TOO, ids=[rule for rule, _ in FIRING_TOO])
+def test_a_rule_fires_on_everything_that_it_is_about(rule: str, machine: Machine) -> None:
+    assert rule in {finding.rule for finding in machine()}
 
 
 @needs_acpica
