@@ -13,11 +13,14 @@ FOLDER = ROOT / "build" / "deb"
 
 
 def build() -> list[Path]:
-    """The packages, made anew. CalledProcessError where one cannot be; its words are on standard error."""
-    tree = FOLDER / "dom0kit"
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    """The packages, made anew where a file is newer. CalledProcessError; its words are on standard error."""
     listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    made = min((path.stat().st_mtime for path in FOLDER.glob("*.deb")), default=0.0)
+    if made > max((ROOT / name).stat().st_mtime for name in names if name and (ROOT / name).is_file()):
+        return sorted(FOLDER.glob("*.deb"))
+    tree = FOLDER / "dom0kit"
+    shutil.rmtree(FOLDER, ignore_errors=True)
     for name in filter(None, names):
         if (source := ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def help_of(*words: str) -> str:
 
 def below(verb: str, text: str) -> list[str]:
     """The verbs below a verb, by its help: a list of its own, or an epilog."""
-    if text.startswith(f"usage: dom0kit {verb} VERB"):
+    if re.match(rf"usage: dom0kit {verb} [A-Z]+ \[ARGS\]", text):
         return _BELOW.findall(text)
     epilog = " ".join(text.partition("Verbs:")[2].split())
     return re.findall(rf"\b{verb} ([a-z-]+):", epilog)

@@ -32,6 +32,8 @@ VERBS = {
     "status": "which plans are applied",
     "service": "what a machine runs from boot on (run), asked (status) and told (reload)",
     "watch": "what the service sees happen, as it happens",
+    "top": "interrupts per second by device and CPU, as they come",
+    "trace": "what happens in the kernel, with whose it is: irq, msi, vectors, hotplug, hypercalls, pci-config",
 }
 """Every verb and what it is for; the verb's module has the same name and a function `run(arguments) -> status`."""
 

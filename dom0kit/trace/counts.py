@@ -2,8 +2,8 @@
 """How often each interrupt came on each processor, by /proc/interrupts.
 
 Source: Linux, kernel/irq/proc.c and arch/x86/kernel/irq.c. The numbered lines count devices' interrupts. Of the named
-ones, ``SPU`` counts spurious interrupts of local APICs, ``ERR`` and ``MIS``, without a column a processor, errors of local
-APICs and level interrupts that came as edges.
+ones, ``SPU`` counts spurious interrupts of local APICs. ``ERR`` and ``MIS`` have no column a processor: errors of local
+APICs, and level interrupts that came as edges.
 """
 
 from __future__ import annotations

@@ -99,13 +99,13 @@ def test_a_group_may_read_and_root_alone_writes(guest: Guest) -> None:
 
 def test_hotplug_is_told_to_who_watches(guest: Guest) -> None:
     guest.run("dom0kit watch --json >/out/watched 2>&1 & sleep 3")
-    guest.qmp.execute("device_add", {"driver": "virtio-rng-pci", "id": "plugged", "bus": "rp0"})
+    guest.qmp.execute("device_add", driver="virtio-rng-pci", id="plugged", bus="rp0")
     until(guest, "grep arrived /out/watched")
     event = json.loads((guest.out / "watched").read_text().splitlines()[0])
     assert event["kind"] == "arrived"
     known = "grep -q '\"sbdf\": \"'{}'\"' /run/dom0kit/platform.json"
     guest.run(known.format(event["function"])).check()
-    guest.qmp.execute("device_del", {"id": "plugged"})
+    guest.qmp.execute("device_del", id="plugged")
     until(guest, "grep departed /out/watched")
     assert guest.run(known.format(event["function"])).status == 1
     assert status(guest)["events"] == 2
