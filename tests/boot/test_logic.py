@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.boot.host import library
@@ -181,7 +181,11 @@ def test_logical_clusters() -> None:
     assert targets(0x03 << 56 | 0x8FD, clusters, dom0=1, self=0, cluster=True) == ({0}, True)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.booleans(), st.integers(1, 4))
+CLUSTERED = st.builds(lambda cluster, mask: cluster << 16 | mask, st.integers(0, 20), st.integers(0, 0xFFFF))
+
+
+@given(CLUSTERED | st.integers(0, 2**32 - 1), st.integers(0, 300), st.booleans(), st.integers(1, 4))
+@example(1 << 16 | 0x8000, 13, True, 4)
 def test_the_icr_of_x2apic(destination: int, last: int, logical: bool, dom0: int) -> None:
     """A 64-bit register (MSR 0x830): 32 bits of destination; logical ids are cluster and one bit of sixteen."""
     ids = [(apic_id, apic_id >> 4 << 16 | 1 << (apic_id & 15)) for apic_id in (0, 1, 17, last + 18)]
@@ -246,9 +250,20 @@ def test_the_lowest_free_place(
     assert found == (places[0] if places else 0)
 
 
+def test_a_place_between_two_that_are_taken() -> None:
+    ffi, x86 = library()
+    map, _ = a_map([(1, 11, 1)])
+    taken = ffi.new("struct taken *")
+    for start, end in ((1, 2), (6, 8), (12, 20)):
+        assert x86.taken_add(taken, {"start": start, "end": end})
+    assert x86.memory_find(map, taken, {"start": 1, "end": 20}, 4, 1) == 2
+    assert x86.memory_find(map, taken, {"start": 3, "end": 20}, 4, 1) == 8
+    assert not x86.taken_meets(taken, {"start": 2, "end": 6})
+
+
 def test_a_full_map_stays_as_it_was() -> None:
     ffi, x86 = library()
     map, _ = a_map([(2 * number, 1, 1) for number in range(128)])
     before = bytes(ffi.buffer(map))
-    assert not x86.memory_set(map, {"start": 1000, "end": 1001}, 2)
+    assert not x86.memory_set(map, {"start": 3, "end": 4}, 2)
     assert bytes(ffi.buffer(map)) == before
