@@ -55,6 +55,18 @@ def test_a_card_in_another_slot_is_found_and_not_taken() -> None:
     assert found.elsewhere == (Sbdf.parse("02:00.0"),)
 
 
+def test_two_functions_with_one_way_are_not_told_apart() -> None:
+    """The bridges to buses 2 and 3 were not seen: both functions hang below the one that forwards them."""
+    functions = [
+        function("00:1c.0", express=ROOT_PORT, buses=(1, 3)),
+        function("02:00.0", express=ENDPOINT),
+        function("03:00.0", express=ENDPOINT),
+    ]
+    found = finder(functions).find(Device(path="0000:00/1c.0/00.0"))
+    assert (found.function, found.kind) == (None, "ambiguous")
+    assert found.elsewhere == (Sbdf.parse("02:00.0"), Sbdf.parse("03:00.0"))
+
+
 def with_serial(serial: bytes) -> RawFunction:
     config = bytearray(4096)
     struct.pack_into("<HHHHI", config, 0, 0x8086, 0x1533, 6, 0x10, 0x020000 << 8)

@@ -255,6 +255,14 @@ def test_reserved_memory_needs_a_reason() -> None:
     assert "relaxed: the remote console is off" in conflict.finding.message
 
 
+def test_memory_reserved_for_all_functions_keeps_none() -> None:
+    machine = platform([PORT, CARD], regions=[["0000:01:00.0"]])
+    assert machine.iommu is not None
+    everybodys = msgspec.structs.replace(machine.iommu.reserved[0], all_functions=True)
+    facts = msgspec.structs.replace(machine.iommu, reserved=(everybodys,))
+    assert told(checked(msgspec.structs.replace(machine, iommu=facts), NET)) == {}
+
+
 @pytest.mark.parametrize(("backend", "is_error"), [(Backend.LINUX, False), (Backend.XEN, True)])
 def test_linux_gives_usb_controllers_and_displays_away_all_the_same(backend: Backend, is_error: bool) -> None:
     usb = replaced(CARD, class_code=0x0C0330)
