@@ -45,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placed: bool = False
     """What was decided is done."""
     table: Number64 = 0
-    """Physical address of its MSI-X table, to unmap messages by; 0: none was mapped."""
+    """Physical address of its MSI-X table, to unmap messages by; 0: it has none, or nobody gave it an address."""
 
 
 class LineOf(msgspec.Struct, frozen=True, kw_only=True):

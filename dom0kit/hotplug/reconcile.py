@@ -31,7 +31,7 @@ from dom0kit.hotplug.ledger import Entry, KnownIoapic, Ledger, LineOf, Store
 from dom0kit.hotplug.monitor import Batch
 from dom0kit.hotplug.policy import Action, Decision, Flapping, HotplugPolicy, path_of, slot_of
 from dom0kit.hotplug.view import Changing, View
-from dom0kit.hypercall.apply import NotApplied, apply, recover
+from dom0kit.hypercall.apply import NotApplied, NotUndone, apply, recover
 from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.hypercall.journal import Disk, JournalError, Journals
@@ -215,7 +215,7 @@ class Reconciler:
         return self._end()
 
     def step(self, batch: Batch = _NOTHING) -> Sequence[Change]:
-        """One round; what it did. NotUndone where a plan failed and could not be undone: the next step tries again."""
+        """One round; what it did."""
         self._begin()
         if batch.lost:
             self._wrong.append(rules.LOST.at("netlink", "everything was enumerated again"))
@@ -256,7 +256,7 @@ class Reconciler:
             self._saved = ledger
 
     def _apply(self, where: str, title: str, operations: Iterable[AnyOperation], facts: Iterable[AnyFact] = ()) -> bool:
-        """Whether it could be done; a finding where not. NotUndone."""
+        """Whether it could be done; a finding where not. What could not even be undone is tried again by the next."""
         try:
             made = plans.plan(title, self.platform, self._backend, operations, facts)
             if not made.operations:
@@ -273,7 +273,7 @@ class Reconciler:
                     irreversible=True,  # what a function leaves behind cannot be left
                     way_back=False,
                 )
-        except (NotApplied, JournalError, HypercallRefused, NotShared, ValueError) as refusal:
+        except (NotApplied, NotUndone, JournalError, HypercallRefused, NotShared, ValueError) as refusal:
             self._wrong.append(rules.NOT_DONE.at(where, f"{title}: {refusal}"))
             return False
         return True
@@ -306,6 +306,7 @@ class Reconciler:
         elif came or changed or self._silent or set(self._view.addresses) != now.keys():
             self._view.refresh((*changed, *came, *self._silent))
         self._tree = self.platform.topology
+        self._remember_tables()
         self._complete()
         self._look_for_silence()
         self._free_lines()
@@ -413,6 +414,14 @@ class Reconciler:
             self._entries[function.sbdf] = entry
             self._tell_of(entry, function.driver)
 
+    def _remember_tables(self) -> None:
+        """Where MSI-X tables are: by that messages are unmapped, and a function that is gone does not tell."""
+        for state in self.platform.msi:
+            entry = self._entries.get(state.sbdf)
+            table = state.msix.table_address if state.msix is not None else None
+            if entry is not None and table and entry.table != table:
+                self._entries[state.sbdf] = msgspec.structs.replace(entry, table=table)
+
     def _decide(self, function: Function, topology: Topology, time_now: float) -> Decision:
         limits, where = self._policy.limits, f"pci:{function.sbdf}"
         if function.buses is not None or function.class_code in _IOAPIC_CLASSES:
@@ -495,7 +504,10 @@ class Reconciler:
         waiting = [entry for entry in self._entries.values() if entry.told and not entry.placed]
         for entry in sorted(waiting, key=lambda each: each.function):
             if entry.action is Action.GIVE and entry.domain is not None:
-                self._give(entry, entry.domain)
+                try:
+                    self._give(entry, entry.domain)
+                except HypercallRefused as refusal:
+                    self._wrong.append(rules.NOT_DONE.at(f"pci:{entry.function}", f"it is not given: {refusal}"))
 
     def _give(self, entry: Entry, domain: int) -> None:
         sbdf, platform = entry.function, self.platform
@@ -521,8 +533,6 @@ class Reconciler:
                     return
                 self._wrong.append(rules.SHARED_GSI.at(where, message))
                 route = None
-        table = state.msix.table_address or 0 if state is not None and state.msix is not None else 0
-        entry = self._entries[sbdf] = msgspec.structs.replace(entry, table=table)
         messages = min(max(1, self._processors()), _MOST_MESSAGES)
         operations = tuple(plans.gift(entry, self._backend, domain, route, state, messages))
         if not self._apply(where, f"{sbdf} goes to domain {domain}", operations, plans.facts(entry)):

@@ -294,3 +294,64 @@ def test_on_real_xen(tmp_path: Path) -> None:
         watch.departed(function)
         assert f"PCI remove device {function}" in watch.guest.run("xl dmesg").check().stdout
         assert [line for line in watch.lines() if "finding" in line] == []
+
+
+MICROVM = "microvm,acpi=on,pcie=on,ioapic2=on,rtc=on,isa-serial=on"
+SECOND = 0xFEC10000
+
+
+def plug_ioapic(address: int) -> dict[str, Any]:
+    """Runs in the guest: a real IOAPIC goes and comes back, and its entries are written and read."""
+    from dom0kit.abi import Status
+    from dom0kit.address import Gsi
+    from dom0kit.hypercall.interface import HypercallRefused
+    from dom0kit.hypercall.kernel_module import KernelModule
+
+    with KernelModule() as core:
+
+        def ioapics() -> dict[str, Any]:
+            return {hex(each.address): (each.gsi_base, each.pins) for each in core.shared_info().ioapics}
+
+        counters = [core.shared_info().counter]
+        before = ioapics()
+        core.ioapic_remove(address)
+        counters.append(core.shared_info().counter)
+        gone = ioapics()
+        try:
+            core.apic_read(address, 1)
+            unreachable = ""
+        except HypercallRefused as refused:
+            unreachable = refused.status.name
+        pins = core.ioapic_add(address, Gsi(24))
+        counters.append(core.shared_info().counter)
+        pirq = core.map_gsi(Gsi(30))
+        core.apic_write(address, 0x10 + 2 * 6, 1 << 16 | 1 << 15 | 0x51)
+        written = core.apic_read(address, 0x10 + 2 * 6)
+        try:
+            core.ioapic_remove(address)
+            in_use = ""
+        except HypercallRefused as refused:
+            in_use = refused.status.name
+        core.unmap_pirq(pirq)
+        return {
+            "backend": core.backend.name,
+            "before": before,
+            "gone": gone,
+            "after": ioapics(),
+            "unreachable": unreachable == Status.INVALID.name,
+            "pins": pins,
+            "written": written,
+            "in_use": in_use,
+            "counters": counters,
+        }
+
+
+@pytest.mark.skipif(missing_hv() is not None, reason=missing_hv() or "")
+def test_a_real_ioapic_by_hypercall(tmp_path: Path) -> None:
+    """The second IOAPIC of a microvm, below hv_core booted: it goes, and comes back with its registers."""
+    with boot(Machine(type=MICROVM, hv="pvh"), tmp_path) as guest:
+        guest.load(module.built()[0])
+        found = guest.call(plug_ioapic, SECOND)
+        print(found)
+        print([hex(each) for each in guest.qmp.info_pic()[0].written])
+        assert found["backend"] == "HV_CORE"

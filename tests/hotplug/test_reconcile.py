@@ -11,6 +11,7 @@ from dom0kit.address import Sbdf
 from dom0kit.hotplug.plans import owner_of
 from dom0kit.hotplug.policy import Action
 from dom0kit.hotplug.reconcile import ChangeKind
+from dom0kit.hypercall.linux import LinuxRefused
 from tests.hotplug.machines import AMD, I440FX, Q35
 from tests.hotplug.rig import GIVE_ALL, Rig
 
@@ -341,6 +342,50 @@ def test_a_hypervisor_that_knows_the_function_otherwise(tmp_path: Path) -> None:
     rig.step(*rig.plug(NIC))
     assert rig.rules() == ["hotplug.not-done"]
     rig.dom0.pci_device_remove(Sbdf.parse(NIC))
+    rig.step()
+    assert rig.rules() == []
+    rig.agreed()
+
+
+def test_messages_of_dom0_go_with_their_function(tmp_path: Path) -> None:
+    """Mapped by whomever: an interrupt plan, or dom0's kernel."""
+    rig = Rig(Q35, tmp_path, aml=False)
+    rig.start()
+    states = {str(state.sbdf): state for state in rig.reconciler.platform.msi}
+    msix = states[PF].msix
+    assert msix is not None
+    assert msix.table_address
+    for entry in range(3):
+        rig.dom0.map_msix(Sbdf.parse(PF), entry, msix.table_address)
+    rig.dom0.map_msi(Sbdf.parse(NIC), 4)
+    rig.reconciler = rig.made()
+    rig.start()
+    changes = {str(change.function): change for change in rig.step(*rig.pull(PF, *VFS, NIC))}
+    assert (len(changes[PF].pirqs), len(changes[NIC].pirqs)) == (3, 4)
+    assert rig.rules() == []
+    rig.agreed()
+
+
+def test_a_plan_that_cannot_be_undone_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(Q35, tmp_path, aml=False)
+    rig.start()
+    rig.step(*rig.pull(NIC))
+    add, override = rig.dom0.pci_device_add, rig.kernel.linux.set_override
+
+    def broken(function: Sbdf, driver: str | None) -> None:
+        if driver is None:
+            raise LinuxRefused("no")
+        override(function, driver)
+
+    monkeypatch.setattr(rig.kernel.linux, "set_override", broken)
+    add(Sbdf.parse(NIC), physical=Sbdf.parse(PF))
+    rig.step(*rig.plug(NIC))
+    assert set(rig.rules()) == {"hotplug.not-done"}
+    assert "On the way back" in rig.reconciler.findings[0].message
+    rig.dom0.pci_device_remove(Sbdf.parse(NIC))
+    rig.step()
+    assert set(rig.rules()) == {"hotplug.not-done"}
+    monkeypatch.undo()
     rig.step()
     assert rig.rules() == []
     rig.agreed()
