@@ -21,6 +21,7 @@ _VERBS = {
     "simulate": "boot the core's model from a recorded machine, show what it then owns",
     "info": "which hypervisor the kernel module reaches, what it can and holds, what it reports",
     "shared-info": "the two pages that the hypervisor shares with dom0",
+    "register": "confirm to the hypervisor where dom0 found the ACPI tables, as the service does at boot",
     "xen": "what real Xen does for this dom0, and what dom0's kernel has told it",
     "replay": "make the calls of a trace again, to the core's model of a recorded machine",
 }
@@ -38,6 +39,7 @@ def run(arguments: list[str]) -> int:
         "simulate": _simulate,
         "info": _information,
         "shared-info": _shared_info,
+        "register": _register,
         "xen": _xen,
         "replay": _replay,
     }
@@ -93,6 +95,34 @@ def _shared_info(arguments: list[str]) -> int:
     from dom0kit.cli.text.simulation import shared_info
 
     show(shared_info(info), [])
+    return FINE
+
+
+def _register(arguments: list[str]) -> int:
+    parser = Parser(
+        "hv register",
+        "Holds the ACPI pointers in shared_info against those that dom0's kernel found at boot, and hands them over to "
+        "the hypervisor. Exit status 1 where dom0 cannot confirm them, or found others.",
+    )
+    parser.parse_args(arguments)
+    from dom0kit.cli.module import opened
+    from dom0kit.cli.text.layout import show
+    from dom0kit.cli.text.simulation import shared_info
+    from dom0kit.service.hand_over import NotHandedOver, hand_over
+    from dom0kit.source.pointers import acpi_pointers
+
+    with opened() as module:
+        try:
+            info, unseen = hand_over(module, acpi_pointers())
+        except NotHandedOver as refused:
+            emit(f"not handed over: {refused}\n")
+            return FOUND
+        if unseen is None:
+            info = module.shared_info()
+    show(shared_info(info), [])
+    if unseen is not None:
+        emit(f"not handed over: {unseen.message}\n")
+        return FOUND
     return FINE
 
 
