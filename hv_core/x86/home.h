@@ -368,7 +368,9 @@ struct ipi_cpus {
 };
 
 struct ipi ipi_of_icr(uint64_t icr, bool x2apic);
-/* Bit i: processor i of dom0's is meant. *kept: so is one of the core's, or one that does not exist in particular. */
+/* To all, or to all others: of dom0's processors, for it knows of no more. */
+bool ipi_is_broadcast(const struct ipi *ipi, bool x2apic);
+/* Bit i: processor i of dom0's is meant. *kept: so is one of the core's. */
 uint64_t ipi_targets(const struct ipi *ipi, const struct ipi_cpus *cpus, uint32_t self, bool *kept);
 
 /* Starts every processor the tables name; hypervisor.cpus are those that came. */

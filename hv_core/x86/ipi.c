@@ -24,10 +24,14 @@ static bool logical_match(const struct ipi_cpus *cpus, uint32_t destination, uin
     return (destination & id) != 0;
 }
 
+bool ipi_is_broadcast(const struct ipi *ipi, bool x2apic)
+{
+    return ipi->shorthand == IPI_TO_ALL || ipi->shorthand == IPI_TO_OTHERS ||
+           (ipi->shorthand == IPI_TO_DESTINATION && ipi->destination == (x2apic ? 0xffffffffu : 0xffu));
+}
+
 static bool is_target(const struct ipi *ipi, const struct ipi_cpus *cpus, uint32_t self, uint32_t cpu)
 {
-    uint32_t everybody = cpus->x2apic ? 0xffffffffu : 0xffu;
-
     switch (ipi->shorthand) {
     case IPI_TO_SELF:
         return cpu == self;
@@ -38,7 +42,7 @@ static bool is_target(const struct ipi *ipi, const struct ipi_cpus *cpus, uint32
     default:
         break;
     }
-    if (ipi->destination == everybody)
+    if (ipi_is_broadcast(ipi, cpus->x2apic))
         return true;
     if (ipi->logical)
         return logical_match(cpus, ipi->destination, cpus->cpu[cpu].logical_id);

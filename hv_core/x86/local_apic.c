@@ -156,7 +156,7 @@ static void write_icr(struct cpu *cpu, uint32_t low)
     bool kept;
     uint64_t targets = ipi_targets(&ipi, &ipi_cpus, cpu->number, &kept);
 
-    if (kept)
+    if (kept && !ipi_is_broadcast(&ipi, false))
         refuse("a processor that it would reach is the core's", icr);
     switch (ipi.mode) {
     case IPI_FIXED:

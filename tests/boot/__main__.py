@@ -25,8 +25,7 @@ DEMONSTRATION = (
     "dom0kit ioapic set 0.20 vector=0x51 destination=0 trigger=level polarity=low masked=yes",
     "dom0kit irq vector 2",
     "dom0kit hv shared-info",
-    "python -m tests.boot.dom0 hand_over; cat /out/seen; echo",
-    "dom0kit hv shared-info",
+    "dom0kit hv register",
     "python -m tests.boot.dom0 exits; cat /out/seen; echo",
 )
 
