@@ -271,11 +271,16 @@ def test_a_line_moves_before_its_first_interrupt_only(between: Operations) -> No
 
 
 def test_a_shared_line_is_left_to_its_users() -> None:
+    level = p.WriteEntry(ioapic=FIRST, pin=5, entry=0x1_8035)
     with staged(Mode.DIRECT) as stage:
-        stage.apply(plan(*LINE), way_back=False)
+        stage.apply(plan(level, p.MapGsi(gsi=Gsi(5), pirq=20)), way_back=False)
         stage.machine.domain(0).map_gsi(Gsi(5), 20)
+        before = stage.state()
         with pytest.raises(NotApplied, match="pIRQ 20 has several users, and how many cannot be read"):
             stage.apply(plan(p.UnmapPirq(pirq=20)))
+        with pytest.raises(NotApplied, match="GSI 5 has several users on pIRQ 20, who would lose it"):
+            stage.apply(plan(SETUP))
+        assert different(before, stage.state()) == {}
 
 
 def test_what_a_domain_did_meanwhile_is_taken_back_too() -> None:
