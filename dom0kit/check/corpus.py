@@ -16,8 +16,8 @@ import msgspec
 
 from dom0kit.finding import Finding, Severity
 
-MACHINES_A_WORKER: Final = 32
-"""A worker is replaced after so many: what the interpreter keeps of freed memory does not add up."""
+MACHINES_A_WORKER: Final = 64
+"""Workers are replaced after so many: what the interpreter keeps of freed memory does not add up."""
 
 
 class Recorded(msgspec.Struct, frozen=True, order=True):
@@ -126,10 +126,11 @@ def check_all(machines: Sequence[Recorded], *, workers: int = 1, aml: bool = Tru
 
     # New processes, not copies: this one may have threads, and runs without collecting garbage.
     context = get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(machines)), mp_context=context, max_tasks_per_child=MACHINES_A_WORKER
-    ) as pool:
-        yield from pool.map(partial(check_one, aml=aml), machines)
+    batch = workers * MACHINES_A_WORKER
+    for first in range(0, len(machines), batch):
+        some = machines[first : first + batch]
+        with ProcessPoolExecutor(min(workers, len(some)), mp_context=context) as pool:
+            yield from pool.map(partial(check_one, aml=aml), some)
 
 
 def faults(checked: Iterable[Checked]) -> tuple[Fault, ...]:
