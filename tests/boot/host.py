@@ -29,7 +29,10 @@ def library() -> Any:
     ).stdout
     wanted = ("range", "memory_range", "memory_map", "taken", "access", "ipi", "ipi_cpus")
     structures = [re.search(rf"^struct {name} \{{.*?^\}};", header, re.S | re.M) for name in wanted]
-    names = "ipi_is_broadcast|memory_set|memory_is|taken_add|taken_meets|memory_find|decode|access_read|access_value|ipi_of_icr|ipi_targets"
+    names = "|".join(
+        ("memory_set", "memory_is", "memory_find", "taken_add", "taken_meets", "decode", "access_read", "access_value")
+        + ("ipi_of_icr", "ipi_targets")
+    )
     functions = re.findall(rf"^[\w ]+ \*?(?:{names})\([^;]*\);", header, re.M)
     text = "\n".join([*(found[0] for found in structures if found), *functions])
     text = re.sub(r"\[(\d+)u\]", r"[\1]", text).replace("GPR_COUNT", "16")
