@@ -17,7 +17,7 @@ from dom0kit.finding import RULES
 
 ROOT = Path(__file__).parent.parent
 BINARY = {".aml", ".d0k", ".dat"}
-WITHOUT_LICENCE_LINE = {".gitignore", ".typed", ".md", ".json", ".txt"}
+WITHOUT_LICENCE_LINE = {".gitignore", ".typed", ".md", ".json", ".txt", "changelog", "format"}
 PUBLIC = sorted(path for path in (ROOT / "dom0kit").rglob("*.py"))
 
 
