@@ -40,11 +40,12 @@ def _apply(plan: Plan, options: argparse.Namespace) -> int:
     from dom0kit.hypercall.apply import NotApplied, NotUndone, apply
     from dom0kit.hypercall.journal import JournalError
 
+    world = plans.open_world(plan.backend)
     with plans.open_journals() as journals:
         try:
             outcome = apply(
                 plan,
-                plans.open_world(plan.backend),
+                world,
                 journals,
                 fingerprint=plans.this_machine(),
                 boot=plans.boot_id(),
