@@ -66,12 +66,12 @@ def corpus(checked: Sequence[Checked], found: Sequence[Fault]) -> tuple[list[Lin
     worst = Counter(_worst(each) for each in read)
     title = columns(
         [
-            (("machines", "bold"), f"{len(checked)}, {count(len(checked) - len(read), 'of them')} unreadable"),
+            (("machines", "bold"), f"{len(checked)}, {len(checked) - len(read)} of them unreadable"),
             (("tables", "bold"), str(sum(each.tables for each in read))),
             (("functions", "bold"), str(sum(each.functions for each in read))),
             (
                 ("worst", "bold"),
-                ", ".join(f"{worst[of]} {of.value if of else 'nothing'}" for of in _ORDER if worst[of]),
+                ", ".join(f"{worst[of]} with {name}" for of, name in _WORST.items() if worst[of]),
             ),
         ]
     )
@@ -101,7 +101,7 @@ def corpus(checked: Sequence[Checked], found: Sequence[Fault]) -> tuple[list[Lin
     return title, sections
 
 
-_ORDER = (*STYLES, None)
+_WORST = {Severity.ERROR: "an error", Severity.WARNING: "a warning", Severity.INFO: "information", None: "nothing"}
 
 
 def _worst(each: Checked) -> Severity | None:
