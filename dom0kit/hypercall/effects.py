@@ -949,7 +949,9 @@ class _PciDeviceAdd(Effect[p.PciDeviceAdd, FunctionsImage]):
         else:
             added = result == 1
         if added:
-            with _tolerating(Status.NO_DEVICE):
+            # BUSY on Xen: its IOMMU did not take the function, and Xen would die of its removal.
+            left = (Status.BUSY,) if world.backend is Backend.XEN else ()
+            with _tolerating(Status.NO_DEVICE, *left):
                 world.hypervisor.pci_device_remove(operation.function)
 
 
