@@ -77,8 +77,7 @@ class Daemon:
                 handle.cancel()
             server.close()
             await asyncio.sleep(0)  # clients are told that it is over
-            self._engine.close()
-            self._journal.log(NOTICE, "the service has ended; what was applied stays", event="ended")
+            self._journal.log(NOTICE, "the service has ended; the machine stays as it is", event="ended")
 
     # ---- What the interface asks ----
 

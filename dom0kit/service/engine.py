@@ -86,7 +86,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine:
-    """One machine. `start` once; then `step`, `reload` and `close`."""
+    """One machine. `start` once; then `step` and `reload`."""
 
     def __init__(
         self, machine: Machine, settings: Settings, log: Log, *, disk: Disk | None = None, aml: bool = True
@@ -143,10 +143,6 @@ class Engine:
         """Reads everything again, and applies what is new in the settings. NotStarted: what was, stays."""
         return self._put_right(settings)
 
-    def close(self) -> None:
-        """The guard over new functions ends; all else stays as it is."""
-        self._reconciler.close()
-
     # ---- Start ----
 
     def _made(self, settings: Settings) -> Reconciler:
@@ -200,7 +196,7 @@ class Engine:
         try:
             with Journals(self._machine.folder, self._disk) as journals:
                 entries = [journals.read(number) for number in journals.numbers()]
-                before = [entry.plan for entry in entries if entry.is_whole and entry.boot == self._machine.boot]
+                before = [entry.plan for entry in entries if entry.is_whole]
                 done = list(before)
                 for named in plans:
                     adopted = named.plan in done
