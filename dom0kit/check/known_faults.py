@@ -11,7 +11,7 @@ from dom0kit.pci import quirks
 from dom0kit.pci.capabilities.ats import AddressTranslationServices
 from dom0kit.pci.capabilities.msi import Msi
 from dom0kit.pci.capabilities.msix import MsiX
-from dom0kit.pci.quirks import AspmState
+from dom0kit.pci.quirks import AspmState, Wrong
 
 _BITS = {AspmState.L0S: 1, AspmState.L1: 2}
 _INTERRUPT_DISABLE = 1 << 10
@@ -117,3 +117,32 @@ def bars(view: View) -> Iterator[Told]:
     for function in view.read:
         for quirk in quirks.broken_bars().of(function):
             yield function.where, quirk.about
+
+
+_WRONG = {
+    Wrong.WINDOWS: "do not believe _CRS of the root bridges (pci=nocrs)",
+    Wrong.SEGMENTS: "do not believe _SEG",
+    Wrong.MAP: "the memory map reserves what root bridges pass on (pci=no_e820)",
+}
+
+
+@check(
+    "aml.known-broken",
+    Severity.INFO,
+    title="a machine whose firmware is known to describe PCI wrongly",
+    meaning="This machine is on Linux's list by its DMI names. Linux then leaves out what firmware says; so must "
+    "whoever else places BARs or counts segments by it.",
+    advice="Take the addresses that are set, not those that firmware offers.",
+    specification="Linux arch/x86/pci/acpi.c (pci_crs_quirks)",
+)
+def machine(view: View) -> Iterator[Told]:
+    named = view.platform.machine
+    for quirk in quirks.machines():
+        if quirk.fits(
+            system=named.vendor or "",
+            product=named.product or "",
+            version=named.version or "",
+            board=named.board or "",
+            firmware=named.firmware or "",
+        ):
+            yield "machine", f"{quirk.about}: {_WRONG[quirk.wrong]}"

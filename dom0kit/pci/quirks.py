@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of particular devices beyond their registers: isolation, DMA aliases, resets, INTx pins.
+"""What is known of particular devices and machines beyond their registers: isolation, DMA aliases, resets, interrupts.
 
 The facts lie in ``quirks/*.toml`` beside this file, each with its source; their fields are explained there and are
 exactly those of the structs below (anything else is an error). They are read when first asked for.
@@ -181,6 +181,41 @@ class BrokenAspm(Quirk, frozen=True, forbid_unknown_fields=True, kw_only=True):
     states: tuple[AspmState, ...]
 
 
+class Wrong(enum.Enum):
+    """What firmware describes wrongly."""
+
+    WINDOWS = "windows"
+    SEGMENTS = "segments"
+    MAP = "map"
+
+
+class MachineQuirk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A machine, by parts of its names."""
+
+    about: str
+    wrong: Wrong
+    source: str
+    system: str = ""
+    product: str = ""
+    version: str = ""
+    board: str = ""
+    firmware: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.about and self.source and (self.system or self.product or self.board)):
+            raise ValueError(f"quirk {self.about!r}: about, source and a name of the machine must be filled in")
+
+    def fits(self, *, system: str, product: str, version: str, board: str, firmware: str) -> bool:
+        """Whether each part is in the machine's name of that kind."""
+        return (
+            self.system in system
+            and self.product in product
+            and self.version in version
+            and self.board in board
+            and self.firmware in firmware
+        )
+
+
 class IsolationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``isolation.toml``."""
 
@@ -221,6 +256,12 @@ class FaultFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aspm: tuple[BrokenAspm, ...]
     ats: tuple[RevisedQuirk, ...]
     bars: tuple[Quirk, ...]
+
+
+class MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``machines.toml``."""
+
+    machine: tuple[MachineQuirk, ...]
 
 
 Q = TypeVar("Q", bound=Quirk)
@@ -315,6 +356,12 @@ def broken_ats() -> Index[RevisedQuirk]:
 def broken_bars() -> Index[Quirk]:
     """``[[bars]]`` of ``faults.toml``."""
     return Index(_fault_file().bars)
+
+
+@functools.cache
+def machines() -> tuple[MachineQuirk, ...]:
+    """``machines.toml``."""
+    return _load("machines", MachineFile).machine
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from tests.check.machine import (
     MEMORY,
     ROOT_PORT,
     UPSTREAM,
+    File,
     acpi,
     card,
     express,
@@ -616,6 +617,12 @@ HYPERVISORS: Final[dict[str, Pair]] = {
     ),
 }
 
+
+def _named(**names: str) -> File:
+    """What a machine calls itself."""
+    return File({f"sys/class/dmi/id/{name}": f"{value}\n" for name, value in names.items()})
+
+
 MSI: Final = struct.pack("<HHIH", 5, 0, 0, 0)
 
 KNOWN_FAULTS: Final[dict[str, Pair]] = {
@@ -638,6 +645,10 @@ KNOWN_FAULTS: Final[dict[str, Pair]] = {
     "iommu.ats-known-broken": (
         lambda: told(fn("00:03.0", ids=(0x1002, 0x98E4), standard=[express()], extended=[(0xF, _ats(True))])),
         lambda: told(fn("00:03.0", ids=(0x1002, 0x98E4), standard=[express()], extended=[(0xF, _ats(False))])),
+    ),
+    "aml.known-broken": (
+        lambda: told(_named(sys_vendor="Acer", product_name="Spin SP513-54N")),
+        lambda: told(_named(sys_vendor="Acer", product_name="Spin SP513-53N")),
     ),
     "pci.bars-not-compliant": (
         lambda: told(fn("00:03.0", ids=(0x8086, 0x6F60))),

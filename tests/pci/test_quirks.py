@@ -11,7 +11,17 @@ import pytest
 
 import dom0kit.pci
 from dom0kit.pci import quirks
-from dom0kit.pci.quirks import AliasFile, FaultFile, IntxFile, Isolates, IsolationFile, MsiFile, ResetFile, parse
+from dom0kit.pci.quirks import (
+    AliasFile,
+    FaultFile,
+    IntxFile,
+    Isolates,
+    IsolationFile,
+    MachineFile,
+    MsiFile,
+    ResetFile,
+    parse,
+)
 from tests.pci.machines import function
 
 FOLDER = Path(dom0kit.pci.__file__).parent / "quirks"
@@ -33,6 +43,7 @@ FILES: dict[str, type[Any]] = {
     "intx": IntxFile,
     "msi": MsiFile,
     "faults": FaultFile,
+    "machines": MachineFile,
 }
 
 
@@ -134,3 +145,14 @@ def test_aliases_are_ids_on_the_bus() -> None:
     assert devfns("01:02.1", 0x1B4B, 0x9230) == set()
     assert devfns("01:00.0", 0x8086, 0x2260) == {0x80, 0x88, 0x93}
     assert devfns("01:00.0", 0x8086, 0x2954) == {d << 3 | f for d in range(32) for f in range(5)} - {0}
+
+
+def test_a_machine_is_known_by_parts_of_its_names() -> None:
+    names = {"system": "LENOVO", "product": "81WE", "version": "IdeaPad 3 15IIL05", "board": "LENOVO x", "firmware": ""}
+    (found,) = [quirk for quirk in quirks.machines() if quirk.fits(**names)]
+    assert found.wrong is quirks.Wrong.MAP
+    assert not any(quirk.fits(**(names | {"version": "IdeaPad 3 15ITL05"})) for quirk in quirks.machines())
+    nothing = dict.fromkeys(names, "")
+    assert not any(quirk.fits(**nothing) for quirk in quirks.machines())
+    with pytest.raises(ValueError, match="name of the machine"):
+        parse(b'[[machine]]\nabout = "all"\nwrong = "map"\nsource = "s"\n', MachineFile)
