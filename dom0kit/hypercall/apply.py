@@ -14,7 +14,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from dom0kit.hypercall.effects import Already, Refused, World, broken, effect_of
+from dom0kit.abi import Status
+from dom0kit.hypercall.effects import Already, Gone, Refused, World, broken, effect_of
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.journal import (
     AnyRecord,
@@ -30,7 +31,7 @@ from dom0kit.hypercall.journal import (
     Undone,
     Writer,
 )
-from dom0kit.hypercall.linux import LinuxRefused
+from dom0kit.hypercall.linux import FunctionGone, LinuxRefused
 from dom0kit.plan import AnyOperation, Backend, Plan, Reach
 
 _REFUSALS: Final = (Refused, HypercallRefused, LinuxRefused, OSError, ValueError)
@@ -307,14 +308,22 @@ def _go_back(plan: Plan, steps: list[Step], world: World, keeper: Keeper) -> int
         try:
             effect_of(operation).undo(world, operation, step.image, step.result)
         except _REFUSALS as refusal:
-            raise NotUndone(
-                f"operation {step.operation} ({operation}) could not be undone: {refusal}; "
-                "put that right, and run dom0kit recover"
-            ) from refusal
+            if not _is_gone(refusal):  # else what was done to it went with it
+                raise NotUndone(
+                    f"operation {step.operation} ({operation}) could not be undone: {refusal}; "
+                    "put that right, and run dom0kit recover"
+                ) from refusal
         keeper.add(Undone(operation=step.operation))
         step.undone = True
         undone += 1
     return undone
+
+
+def _is_gone(refusal: Exception) -> bool:
+    """Undoing found that a function, IOAPIC or domain is there no more."""
+    if isinstance(refusal, HypercallRefused):
+        return refusal.status in (Status.NO_DEVICE, Status.NO_DOMAIN)
+    return isinstance(refusal, FunctionGone | Gone)
 
 
 def _residues(plan: Plan, steps: list[Step]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.effects import BEYOND, MASKED
 from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt, Listener, words
 from dom0kit.hypercall.journal import AnyRecord, Done, Skipped
-from dom0kit.hypercall.linux import Linux, LinuxRefused, Requested
+from dom0kit.hypercall.linux import FunctionGone, Linux, LinuxRefused, Requested
 from dom0kit.hypercall.shared_info import SharedInfo, SharedIoapicEntry
 from dom0kit.layout import Record, layout
 from dom0kit.plan import Inverse, Plan
@@ -342,7 +342,7 @@ class RecordedLinux(Linux):
 
     def _recorded(self, function: Sbdf) -> RawFunction:
         if function not in self._functions:
-            raise LinuxRefused(f"there is no PCI function {function}")
+            raise FunctionGone(f"there is no PCI function {function}")
         return self._functions[function]
 
     def _read(self, path: str, what: str) -> str:

@@ -45,6 +45,10 @@ class Refused(Exception):
     """An operation, or a fact, is not as the plan needs it; the message says what, and what can be done."""
 
 
+class Gone(Refused):
+    """What an operation is about is not there, or not any more."""
+
+
 class Already(Exception):
     """The operation's work is done already."""
 
@@ -260,7 +264,7 @@ class World:
         for ioapic in self.ioapics():
             if ioapic.gsi_base <= gsi < ioapic.gsi_base + ioapic.pins:
                 return ioapic.address, gsi - ioapic.gsi_base
-        raise Refused(f"no IOAPIC of the hypervisor has GSI {gsi}")
+        raise Gone(f"no IOAPIC of the hypervisor has GSI {gsi}")
 
     def gsi(self, ioapic: int, pin: int) -> Gsi:
         """The GSI of a pin."""
@@ -269,7 +273,7 @@ class World:
                 if pin >= each.pins:
                     raise Refused(f"the IOAPIC at {ioapic:#x} has no pin {pin}: its last is {each.pins - 1}")
                 return Gsi(each.gsi_base + pin)
-        raise Refused(f"the hypervisor has no IOAPIC at {ioapic:#x}")
+        raise Gone(f"the hypervisor has no IOAPIC at {ioapic:#x}")
 
     def entry(self, ioapic: int, pin: int) -> int:
         """A redirection entry as the caller sees it, without delivery status and remote IRR."""

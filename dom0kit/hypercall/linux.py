@@ -20,6 +20,7 @@ import msgspec
 from dom0kit.address import Sbdf
 
 _ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+_DEVICE: Final = re.compile(r"sys/bus/pci/devices/([^/]+)")
 _IRQ: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
@@ -35,6 +36,10 @@ class Requested(msgspec.Struct, frozen=True):
 
 class LinuxRefused(Exception):
     """Linux did not do it; the message says what and why."""
+
+
+class FunctionGone(LinuxRefused):
+    """There is no such PCI function, or not any more."""
 
 
 class Linux:
@@ -197,7 +202,7 @@ class Linux:
 
     def _must_be(self, function: Sbdf) -> None:
         if not os.path.isdir(self._path(_of(function, ""))):
-            raise LinuxRefused(f"there is no PCI function {function}")
+            raise FunctionGone(f"there is no PCI function {function}")
 
     @contextlib.contextmanager
     def _opened(self, path: str, flags: int, what: str) -> Iterator[int]:
@@ -210,6 +215,9 @@ class Linux:
             finally:
                 os.close(file)
         except OSError as error:
+            gone = _DEVICE.match(path)
+            if gone is not None and not os.path.isdir(self._path(gone[0])):
+                raise FunctionGone(f"there is no PCI function {gone[1]}") from error
             raise LinuxRefused(f"{what}: {error.strerror}") from error
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -298,6 +299,55 @@ def test_what_a_domain_did_meanwhile_is_taken_back_too() -> None:
         assert different(before, stage.state()) != {}
         stage.roll_back()
         assert different(before, stage.state()) == {}
+
+
+def test_a_function_that_went_meanwhile() -> None:
+    """What was done to it went with it; all else is taken back."""
+    with staged(Mode.DIRECT) as stage:
+        stage.apply(plan(*FUNCTIONS), way_back=False)
+        before = stage.state()
+        stage.apply(
+            plan(
+                p.MapGsi(gsi=Gsi(5)),
+                p.WriteConfig(function=PHYSICAL, offset=4, width=2, value=4, mask=4),
+                p.UnbindDriver(function=PHYSICAL, driver="e1000e"),
+                p.WriteMsixEntry(function=PHYSICAL, bar=0, offset=0, entry=0, message=MESSAGE),
+                p.SetDriverOverride(function=PHYSICAL, driver="vfio-pci"),
+                p.BindDriver(function=PHYSICAL, driver="vfio-pci"),
+                p.MapMsi(function=PHYSICAL),
+            )
+        )
+        shutil.rmtree(stage.linux_root / "sys/devices/pci0000:00" / str(PHYSICAL))
+        (stage.linux_root / "sys/bus/pci/devices" / str(PHYSICAL)).unlink()
+        stage.roll_back()
+        gone = {key for key in before if str(PHYSICAL) in key and "/" in key}
+        assert different(before, stage.state()).keys() == gone
+
+
+def test_what_the_hypervisor_has_no_more() -> None:
+    spare = p.IoapicAdd(address=SPARE, gsi_base=Gsi(32))
+    with staged(Mode.DIRECT) as stage:
+        stage.apply(plan(*DOMAIN, spare, p.AssignDevice(domain=1, function=OTHER)), way_back=False)
+        line = stage.state()[f"{FIRST:#x} 0x1a"]
+        stage.apply(
+            plan(
+                p.WriteEntry(ioapic=FIRST, pin=5, entry=LIVE),
+                p.WriteEntry(ioapic=SPARE, pin=3, entry=ODD),
+                p.AllocIrqVector(gsi=Gsi(5)),
+                p.ReleaseDevice(domain=1, function=OTHER),
+                p.MapMsi(function=VIRTUAL, pirq=50),
+                p.UnmapPirq(pirq=50),
+                p.PciDeviceRemove(function=VIRTUAL, physical=PHYSICAL, pxm=3),
+            )
+        )
+        core = stage.machine.domain(0)
+        core.ioapic_remove(SPARE)
+        core.domain_destroy(1)
+        core.pci_device_remove(OTHER)
+        core.pci_device_remove(PHYSICAL)
+        stage.roll_back()
+        assert stage.state()[f"{FIRST:#x} 0x1a"] == line, "what is there is brought back"
+        assert core.information().functions == 0
 
 
 def test_more_ways_than_one_are_undone_newest_first() -> None:

@@ -123,7 +123,7 @@ def test_the_msi_capability(linux: FakeLinux) -> None:
 @pytest.mark.parametrize(
     ("operation", "sentence"),
     [
-        (p.WriteConfig(function=UNKNOWN, offset=4, width=2, value=4, mask=4), "config space of 0000:00:06.0: No such"),
+        (p.WriteConfig(function=UNKNOWN, offset=4, width=2, value=4, mask=4), "there is no PCI function 0000:00:06.0"),
         (
             p.WriteMsixEntry(function=PHYSICAL, bar=0, offset=0, entry=0, message=Message(0, 0)),
             "has driver e1000e, whi",
@@ -144,7 +144,7 @@ def test_the_msi_capability(linux: FakeLinux) -> None:
         (p.BindDriver(function=VIRTUAL, driver="nothing"), "no driver nothing: load its module .modprobe nothing"),
         (p.BindDriver(function=UNKNOWN, driver="vfio-pci"), "there is no PCI function 0000:00:06.0"),
         (p.UnbindDriver(function=PHYSICAL, driver="vfio-pci"), "has driver e1000e, not vfio-pci: make the plan anew"),
-        (p.SetDriverOverride(function=UNKNOWN, driver=None), "driver_override of 0000:00:06.0: No such file"),
+        (p.SetDriverOverride(function=UNKNOWN, driver=None), "there is no PCI function 0000:00:06.0"),
         (p.SetLinuxAffinity(irq=31, cpus="0"), "the affinity of IRQ 31: No such file"),
         (p.PciDeviceAdd(function=VIRTUAL), "linux has no hypervisor to ask"),
     ],
