@@ -21,7 +21,6 @@ from asyncvarlink import (
     FileDescriptorArray,
     VarlinkInterfaceRegistry,
     VarlinkInterfaceServerProtocol,
-    VarlinkMethodReply,
     VarlinkTransport,
 )
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
@@ -50,6 +49,11 @@ class _Transport(VarlinkTransport):
     def pause_reading(self) -> None:
         pass
 
+    def send_message(self, data: bytes, fds: list[int] | None = None) -> asyncio.Future[None]:
+        if sum(len(waiting) for waiting, _, _ in self._sendqueue) >= UNREAD_LIMIT:
+            self.abort()
+        return super().send_message(data, fds)
+
 
 class _Protocol(VarlinkInterfaceServerProtocol):
     """asyncvarlink's, with limits."""
@@ -77,13 +81,6 @@ class _Protocol(VarlinkInterfaceServerProtocol):
 
     def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
         self.cut_off()
-
-    def send_reply(
-        self, reply: VarlinkMethodReply, fds: list[int] | None = None, autoclose: bool = True
-    ) -> asyncio.Future[None]:
-        if len(self._inflight) > UNREAD_LIMIT:
-            self.cut_off()
-        return super().send_reply(reply, fds, autoclose)
 
     def cut_off(self) -> None:
         if isinstance(self._transport, VarlinkTransport):

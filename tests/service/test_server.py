@@ -227,16 +227,27 @@ def test_too_long_a_message_is_cut_off(service: Running) -> None:
     service.until(lambda: not service.server.clients)
 
 
-def test_one_that_never_reads_is_cut_off(service: Running) -> None:
+def test_one_that_sends_and_never_reads_is_cut_off(service: Running) -> None:
     other = service.connect()
-    question = (
-        b'{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"org.dom0kit.Service"}}\0'
-    )
     with suppress(OSError):
         for _ in range(100_000):
-            other.sendall(question)
+            other.sendall(b'{"method":"org.varlink.service.GetInfo"}\0')
     service.until(lambda: not service.server.clients)
     assert client.asked("GetStatus", service.path)["status"]["ready"]
+
+
+def test_answers_that_nobody_reads_are_not_kept(service: Running) -> None:
+    other = service.connect()
+    question = {"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": interface.NAME}}
+    sent = 0
+    with suppress(OSError):
+        while sent < 2000:
+            other.sendall(json.dumps(question).encode() + b"\0")
+            sent += 1
+            service.do(lambda: None)  # one at a time: it is not the calls that are too many
+            service.do(lambda: None)
+    service.until(lambda: not service.server.clients)
+    assert sent < 1000
 
 
 def test_more_clients_than_the_limit(service: Running) -> None:
