@@ -358,7 +358,7 @@ def words() -> st.SearchStrategy[int]:
 
 
 @given(writes=st.lists(st.tuples(st.integers(0, 0x1FF), words()), max_size=30))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_no_write_brings_xen_down(tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int]]) -> None:
     """And a write that is not refused has had the effect it asked for, with the side effects foretold."""
     fake = FakeXen()
