@@ -9,9 +9,7 @@ from dom0kit.cli import FINE, FOUND, Unusable, emit, plans, refuse
 from dom0kit.cli.arguments import Parser
 
 if TYPE_CHECKING:
-    import argparse
-
-    from dom0kit.hypercall.apply import Outcome
+    from dom0kit.hypercall.apply import NotApplied, Outcome
     from dom0kit.hypercall.dry_run import RehearsedStep
     from dom0kit.hypercall.effects import World
     from dom0kit.plan import Plan
@@ -32,11 +30,30 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.path is not None and not options.dry_run:
         parser.error("--from names a recording, to which nothing can be done: it goes with --dry-run")
-    plan = plans.read_plan(options.plan)
-    return _rehearse(plan, options) if options.dry_run else _apply(plan, options)
+    return apply_plan(
+        plans.read_plan(options.plan),
+        dry_run=options.dry_run,
+        recording=options.path,
+        irreversible=options.irreversible,
+        as_json=options.format == "json",
+    )
 
 
-def _apply(plan: Plan, options: argparse.Namespace) -> int:
+def apply_plan(
+    plan: Plan,
+    *,
+    dry_run: bool = False,
+    recording: str | None = None,
+    irreversible: bool = False,
+    as_json: bool = False,
+) -> int:
+    """As the command line; `recording` goes with `dry_run`."""
+    if dry_run:
+        return _rehearse(plan, recording, irreversible=irreversible, as_json=as_json)
+    return _apply(plan, irreversible=irreversible, as_json=as_json)
+
+
+def _apply(plan: Plan, *, irreversible: bool, as_json: bool) -> int:
     from dom0kit.hypercall.apply import NotApplied, NotUndone, apply
     from dom0kit.hypercall.journal import JournalError
 
@@ -49,35 +66,33 @@ def _apply(plan: Plan, options: argparse.Namespace) -> int:
                 journals,
                 fingerprint=plans.this_machine(),
                 boot=plans.boot_id(),
-                irreversible=options.irreversible,
+                irreversible=irreversible,
             )
         except NotApplied as refusal:
-            return _not_applied(refusal, options)
+            return _not_applied(refusal, as_json=as_json)
         except (NotUndone, JournalError) as failure:
             raise Unusable(str(failure)) from failure
-    if options.format == "json":
+    if as_json:
         return _json(outcome)
     return emit(f"applied: {_counted(outcome)}\n{_way_back(plan, outcome)}")
 
 
-def _rehearse(plan: Plan, options: argparse.Namespace) -> int:
+def _rehearse(plan: Plan, recording: str | None, *, irreversible: bool, as_json: bool) -> int:
     from dom0kit.hypercall.apply import NotApplied, rehearse
     from dom0kit.hypercall.dry_run import Rehearsal
 
     calls: list[str] = []
     rehearsal = Rehearsal(plan, calls)
     try:
-        if options.path is None:
+        if recording is None:
             world, machine = _dry(plan, calls), plans.this_machine()
         else:
-            world, machine = _recorded(plan, options.path, calls)
-        outcome = rehearse(plan, world, rehearsal, fingerprint=machine, irreversible=options.irreversible)
+            world, machine = _recorded(plan, recording, calls)
+        outcome = rehearse(plan, world, rehearsal, fingerprint=machine, irreversible=irreversible)
     except NotApplied as refusal:
-        return _not_applied(refusal, options)
-    if options.format == "json":
-        from dom0kit.serial import encode
-
-        return emit(encode({"outcome": outcome, "steps": rehearsal.steps}, indent=2) + b"\n")
+        return _not_applied(refusal, as_json=as_json)
+    if as_json:
+        return _json({"outcome": outcome, "steps": rehearsal.steps})
     from dom0kit.cli.text.layout import Section, line, show
 
     show(
@@ -127,21 +142,18 @@ def _recorded(plan: Plan, path: str, calls: list[str]) -> tuple[World, str]:
     return World(plan.backend, core, linux), fingerprint(source)
 
 
-def _not_applied(refusal: Exception, options: argparse.Namespace) -> int:
-    residues: tuple[str, ...] = getattr(refusal, "residues", ())
-    if options.format == "json":
-        from dom0kit.serial import encode
-
-        emit(encode({"refusal": str(refusal), "residues": residues}, indent=2) + b"\n")
+def _not_applied(refusal: NotApplied, *, as_json: bool) -> int:
+    if as_json:
+        _json({"refusal": str(refusal), "residues": refusal.residues})
         return FOUND
-    but = f"; everything is as it was, but: {'; '.join(residues)}" if residues else "; everything is as it was"
-    return refuse(FOUND, f"not applied: {refusal}{but}")
+    but = f", but: {'; '.join(refusal.residues)}" if refusal.residues else ""
+    return refuse(FOUND, f"not applied: {refusal}; everything is as it was{but}")
 
 
-def _json(outcome: Outcome) -> int:
+def _json(value: object) -> int:
     from dom0kit.serial import encode
 
-    return emit(encode(outcome, indent=2) + b"\n")
+    return emit(encode(value, indent=2) + b"\n")
 
 
 def _counted(outcome: Outcome) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,11 +11,6 @@ if TYPE_CHECKING:
 
 def apply_at_once(plan: Plan, *, dry_run: bool = False, irreversible: bool = False) -> int:
     """Applies it, with the journal and the way back of any plan; the exit status is that of ``dom0kit apply``."""
-    from dom0kit.cli import apply
-    from dom0kit.serial import encode
+    from dom0kit.cli.apply import apply_plan
 
-    with tempfile.NamedTemporaryFile(prefix="dom0kit-plan-", suffix=".json") as file:
-        file.write(encode(plan))
-        file.flush()
-        options = {"--dry-run": dry_run, "--irreversible": irreversible}
-        return apply.run([file.name, *(option for option, given in options.items() if given)])
+    return apply_plan(plan, dry_run=dry_run, irreversible=irreversible)
