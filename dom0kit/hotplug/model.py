@@ -16,7 +16,7 @@ import msgspec
 
 from dom0kit.address import Sbdf
 from dom0kit.finding import Finding
-from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.linux import FunctionGone, Linux, LinuxRefused
 from dom0kit.pci.config_space import decode_function
 from dom0kit.source.contents import files_of
 from dom0kit.source.in_memory import MemorySource
@@ -129,10 +129,10 @@ class ModelKernel:
         self._here[function] = msgspec.structs.replace(raw, config=config)
 
     def shown(self, function: Sbdf) -> RawFunction:
-        """LinuxRefused where there is none."""
+        """FunctionGone where there is none."""
         raw = self._here.get(function)
         if raw is None:
-            raise LinuxRefused(f"there is no PCI function {function}")
+            raise FunctionGone(f"there is no PCI function {function}")
         if function in self._silent:
             return msgspec.structs.replace(raw, config=_ONES * len(raw.config))
         return raw

@@ -75,16 +75,11 @@ def facts(entry: Entry) -> tuple[AnyFact, ...]:
     return (FunctionIs(function=entry.function, vendor=entry.vendor, device=entry.device),)
 
 
-def arrival(entry: Entry, backend: Backend, driver: str | None) -> Iterator[AnyOperation]:
-    """Drivers are kept off what dom0 shall not have; the hypervisor is told of what is not refused.
-
-    `driver`: Linux's, where it was quicker.
-    """
+def arrival(entry: Entry, backend: Backend) -> Iterator[AnyOperation]:
+    """Drivers are kept off what dom0 shall not have; the hypervisor is told of what is not refused."""
     function = entry.function
     if entry.hot and entry.action is not Action.KEEP:
         yield SetDriverOverride(function=function, driver=QUARANTINE, why=entry.why)
-        if driver is not None:
-            yield UnbindDriver(function=function, driver=driver, why="it was bound before it could be kept from that")
     if entry.action is not Action.REFUSE and backend is not Backend.LINUX:
         yield PciDeviceAdd(
             function=function, physical=entry.physical, extended=entry.extended, pxm=entry.pxm, why=entry.why

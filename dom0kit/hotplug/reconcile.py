@@ -412,7 +412,7 @@ class Reconciler:
             decision = self._decide(function, topology, time_now)
             entry = self._entry(function, now[function.sbdf], decision, hot=True)
             self._entries[function.sbdf] = entry
-            self._tell_of(entry, function.driver)
+            self._tell_of(entry)
 
     def _remember_tables(self) -> None:
         """Where MSI-X tables are: by that messages are unmapped, and a function that is gone does not tell."""
@@ -460,24 +460,21 @@ class Reconciler:
             key=lambda each: (each.physical is not None, each.function),
         )
         first = [entry for entry in waiting if not entry.hot and entry.function.segment < _SEGMENTS]
-        operations = [each for entry in first for each in plans.arrival(entry, self._backend, None)]
+        operations = [each for entry in first for each in plans.arrival(entry, self._backend)]
         if first and self._apply("pci", "the functions from the beginning", operations):
             for entry in first:
                 self._entries[entry.function] = msgspec.structs.replace(entry, told=True, placed=True)
             waiting = [entry for entry in waiting if entry not in first]
-        drivers = {each.sbdf: each.driver for each in self.platform.functions} if waiting else {}
         for entry in waiting:
-            self._tell_of(entry, drivers.get(entry.function))
+            self._tell_of(entry)
 
-    def _tell_of(self, entry: Entry, driver: str | None) -> None:
+    def _tell_of(self, entry: Entry) -> None:
         sbdf = entry.function
         facts = plans.facts(entry) if entry.hot else ()
-        operations = plans.arrival(entry, self._backend, driver) if sbdf.segment < _SEGMENTS else ()
+        operations = plans.arrival(entry, self._backend) if sbdf.segment < _SEGMENTS else ()
         if not self._apply(f"pci:{sbdf}", f"{sbdf} has appeared", operations, facts):
             return
         self._entries[sbdf] = msgspec.structs.replace(entry, told=True, placed=entry.action is not Action.GIVE)
-        if driver is not None and entry.hot and entry.action is not Action.KEEP:
-            self._wrong.append(rules.BOUND_FIRST.at(f"pci:{sbdf}", f"{driver} had it"))
         if entry.hot:
             state = {Action.REFUSE: "refused", Action.KEEP: "for dom0"}.get(entry.action, "in quarantine")
             what = f"{sbdf} {entry.vendor:04x}:{entry.device:04x} has appeared"
@@ -486,7 +483,7 @@ class Reconciler:
             self._changes.append(self._change(ChangeKind.ARRIVED, sbdf, what, action=entry.action))
 
     def _evict(self) -> None:
-        """A driver that came between the look at a function and its override."""
+        """Drivers that were quicker than a function's override."""
         for function in self.platform.functions:
             entry = self._entries.get(function.sbdf)
             if function.driver in (None, plans.holder(self._backend)) or entry is None or not entry.hot:

@@ -98,7 +98,7 @@ def test_a_driver_that_was_quicker_is_unbound(tmp_path: Path) -> None:
     rig.step(*rig.pull(PF, *VFS))
     plugged = rig.plug(PF)
     rig.kernel.settle()
-    rig.step(*plugged)
+    assert [change.kind for change in rig.step(*plugged)] == [ChangeKind.ARRIVED, ChangeKind.EVICTED]
     assert rig.rules() == ["hotplug.bound-first"]
     rig.agreed()
 
@@ -155,6 +155,7 @@ def test_virtual_functions_come_after_and_go_before_their_physical_one(tmp_path:
     assert rig.rules() == []
     rig.agreed()
     rig.step(*rig.plug(*VFS, PF))
+    assert rig.rules() == []
     rig.agreed()
 
 
@@ -299,13 +300,30 @@ def test_events_of_functions_that_there_are_not(tmp_path: Path) -> None:
     assert rig.rules() == []
 
 
-def test_a_function_that_answers_with_ones_from_the_beginning_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [NIC, VFS[0]])
+def test_a_function_that_answers_with_ones_from_the_beginning_is_not_told(text: str, tmp_path: Path) -> None:
+    rig = Rig(Q35, tmp_path, aml=False)
+    rig.start()
+    rig.step(*rig.pull(text))
+    (sbdf,) = rig.plug(text)
+    rig.kernel.fall_silent(sbdf)
+    assert rig.step(sbdf) == ()
+    rig.agreed()
+
+
+def test_another_function_than_was_decided_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was changed between the look and the plan."""
     rig = Rig(Q35, tmp_path, aml=False)
     rig.start()
     rig.step(*rig.pull(NIC))
-    (sbdf,) = rig.plug(NIC)
-    rig.kernel.fall_silent(sbdf)
-    assert rig.step(sbdf) == ()
+    monkeypatch.setattr(rig.kernel.linux, "identity", lambda function: (0x8086, 0x1234))
+    rig.step(*rig.plug(NIC))
+    assert rig.rules()[0] == "hotplug.not-done"
+    assert "it is 8086:1234" in rig.reconciler.findings[0].message
+    assert owner_of(rig.dom0, Sbdf.parse(NIC), None) is None
+    monkeypatch.undo()
+    rig.step()
+    assert rig.rules() == []
     rig.agreed()
 
 
@@ -389,3 +407,26 @@ def test_a_plan_that_cannot_be_undone_is_tried_again(tmp_path: Path, monkeypatch
     rig.step()
     assert rig.rules() == []
     rig.agreed()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_function_that_goes_while_it_is_told(first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(Q35, tmp_path, aml=False)
+    rig.start()
+    rig.step(*rig.pull(NIC))
+    empty = rig.state()
+    override = rig.kernel.linux.set_override
+
+    def going(function: Sbdf, driver: str | None) -> None:
+        if first:
+            rig.kernel.vanish(function)
+        override(function, driver)
+        rig.kernel.vanish(function)
+
+    monkeypatch.setattr(rig.kernel.linux, "set_override", going)
+    rig.step(*rig.plug(NIC))
+    monkeypatch.undo()
+    rig.step()
+    assert rig.rules() == []
+    rig.agreed()
+    assert rig.state() == empty

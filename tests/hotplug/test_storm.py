@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from dom0kit.address import Sbdf
 from dom0kit.hotplug.model import ModelKernel
 from tests.hotplug.machines import AMD, Q35
 from tests.hotplug.rig import GIVE_ALL, Rig
-from tests.hypercall.apply_machine import Death
+from tests.hypercall.apply_machine import Death, Killed
 
 POLICY = """
 [limits]
@@ -149,5 +150,24 @@ def test_killed_anywhere_while_a_function_comes_and_goes(
     death.left = twice
     rig.survive(*rig.pull(nic))
     death.left = None
+    rig.agreed()
+    assert rig.state() == empty
+
+
+@pytest.mark.parametrize("at", range(1, 40, 2))
+def test_killed_when_a_function_comes_that_is_gone_before_anybody_looks_again(at: int, tmp_path: Path) -> None:
+    """What was told just before the process died is in the ledger."""
+    nic = "0000:81:00.0"
+    rig = Rig(AMD, tmp_path, aml=False)
+    rig.start()
+    rig.step(*rig.pull(nic))
+    empty = rig.state()
+    rig.death.left = at
+    with contextlib.suppress(Killed):
+        rig.step(*rig.plug(nic))
+    rig.death.left = None
+    rig.pull(nic)
+    rig.reconciler = rig.made()
+    rig.start()
     rig.agreed()
     assert rig.state() == empty
