@@ -108,7 +108,7 @@ static long remove_device(struct hv_pci_device *device)
 	}
 	pci_dev_put(seen);
 	status = HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_ADD, &again);
-	return status ? status : HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_REMOVE, device);
+	return status ? HV_BUSY : HYPERVISOR_physdev_op(HV_PHYSDEVOP_PCI_DEVICE_REMOVE, device);
 }
 
 /* The entry of a GSI, by way of Xen, whose alloc_irq_vector only gives the irq back. */
