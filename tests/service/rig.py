@@ -21,6 +21,8 @@ from tests.hypercall.apply_machine import BOOT, Death, MortalCore, MortalDisk, s
 
 PLATFORM = observe(recording(Q35), aml=False)
 _, RSDP, XSDT = memory_image(recording(Q35).tables())
+LEAF = max(function.sbdf for function in PLATFORM.functions if function.buses is None)
+"""A function that can come and go."""
 SEEN = Pointers(frozenset({RSDP}), frozenset({XSDT}))
 
 

@@ -10,16 +10,36 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from dom0kit.service.client import asked
+from dom0kit.hotplug.monitor import Batch, Monitor
+from dom0kit.hotplug.monitor import Event as KernelEvent
+from dom0kit.service.client import asked, watched
 from dom0kit.service.daemon import Daemon
 from dom0kit.service.metrics import Meter, Numbers, write
 from dom0kit.service.server import listen
 from dom0kit.service.settings import BadSettings, Metrics, Settings
 from dom0kit.service.systemd import Journal, Notifier
 from dom0kit.trace.names import owners
-from tests.service.rig import PLATFORM, Log, Rig, named, plan
+from tests.service.rig import LEAF, PLATFORM, Log, Rig, named, plan
+
+
+class Events:
+    """The kernel's, by hand; as `Monitor`."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def fileno(self) -> int:
+        return self._read
+
+    def tell(self) -> None:
+        os.write(self._write, b"x")
+
+    def receive(self, timeout: float = 0) -> Batch:
+        os.read(self._read, 1)
+        event = KernelEvent(action="change", subsystem="pci", path="/x", function=LEAF, sequence=0, received=0.0)
+        return Batch((event,))
 
 
 class Process:
@@ -35,6 +55,7 @@ class Process:
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._manager.bind(str(folder / "notify"))
         self.told: list[str] = []
+        self.events = Events()
 
     def _read(self) -> Settings:
         if isinstance(self.settings, BadSettings):
@@ -49,7 +70,7 @@ class Process:
         numbers = Numbers(self.engine, Meter(), str(self.folder / "interrupts"))
         daemon = Daemon(
             self.engine,
-            None,
+            cast(Monitor, self.events),
             self._read,
             str(self.rig.folder),
             journal=_journal(self.log),
@@ -112,6 +133,24 @@ def test_ready_status_and_end(tmp_path: Path) -> None:
     assert process.rig.state() == before
     assert process.log.of("ended")
     assert not process.log.of("bug")
+
+
+def test_what_happens_is_told_and_looked_at_again(tmp_path: Path) -> None:
+    async def scenario(process: Process) -> None:
+        watching = watched(process.socket)
+        first = asyncio.create_task(asyncio.to_thread(next, watching))
+        await asyncio.sleep(0.2)
+        process.rig.kernel.vanish(LEAF)
+        process.events.tell()
+        event = await asyncio.wait_for(first, 10)
+        assert (event["kind"], event["function"]) == ("departed", str(LEAF))
+        assert (await process.ask("GetStatus"))["status"]["events"] == 1
+        await process.until(f"; {len(process.engine.platform.functions)} functions")
+        loop = asyncio.get_running_loop()
+        waiting = [each for each in loop._scheduled if not each.cancelled()]  # type: ignore[attr-defined]
+        assert [round(each.when() - loop.time()) for each in sorted(waiting)] == [3, 60]
+
+    Process(tmp_path).run(scenario)
 
 
 def test_hangup_reloads(tmp_path: Path) -> None:

@@ -17,10 +17,7 @@ from dom0kit.serial import decode
 from dom0kit.service.engine import NotStarted
 from dom0kit.source.pointers import Pointers
 from tests.hypercall.apply_machine import Death, Killed
-from tests.service.rig import PLATFORM, RSDP, XSDT, Rig, named, plan, rules
-
-LEAF = max(function.sbdf for function in PLATFORM.functions if function.buses is None)
-"""A function that can come and go."""
+from tests.service.rig import LEAF, RSDP, XSDT, Rig, named, plan, rules
 
 
 def test_start_writes_hands_over_and_applies(tmp_path: Path) -> None:
