@@ -48,7 +48,6 @@
 #define ENTRY_64_BIT 0x200u
 
 #define PVH_MAGIC 0x336ec578u
-#define PVH_BYTES 56u
 #define PVH_MODULE 0x40u
 #define PVH_MAP 0x80u
 #define PVH_MAP_ENTRY_BYTES 24u
@@ -103,14 +102,15 @@ static uint64_t write_tables(uint64_t area)
     return area + AREA_LEVEL4;
 }
 
-static uint64_t write_line(uint64_t area, const char *line)
+/* most: characters that the kernel takes. */
+static uint64_t write_line(uint64_t area, const char *line, uint64_t most)
 {
     uint8_t *to = at_physical(area + AREA_LINE);
     uint32_t i = 0;
 
     while (line[i] != '\0') {
-        if (i == LINE_BYTES - 1)
-            panic("dom0's command line has more than %u characters", LINE_BYTES - 1);
+        if (i == LINE_BYTES - 1 || i == most)
+            panic("dom0's command line has more than %u characters", i);
         to[i] = (uint8_t)line[i];
         i++;
     }
@@ -188,7 +188,7 @@ static struct entry load_linux(const struct module *kernel, const struct module 
     memset(params, 0, PARAMS_BYTES);
     memcpy(params + SETUP_HEADER, image + SETUP_HEADER, header_bytes);
     store(params, SETUP_LOADER, LOADER_OTHER, 1);
-    store(params, SETUP_LINE, write_line(area, kernel->line), 4);
+    store(params, SETUP_LINE, write_line(area, kernel->line, load(image, SETUP_LINE_SIZE, 4)), 4);
     store(params, PARAMS_RSDP, rsdp, 8);
     if (initrd != NULL) {
         if (initrd->range.end - 1 > load(image, SETUP_RAMDISK_MAX, 4))
@@ -297,7 +297,7 @@ static uint64_t write_start_info(uint64_t area, const struct module *kernel, str
         store(info, PVH_MODULE, initrd.start, 8);
         store(info, PVH_MODULE + 8, length(initrd), 8);
     }
-    store(info, 24, write_line(area, kernel->line), 8);
+    store(info, 24, write_line(area, kernel->line, LINE_BYTES), 8);
     store(info, 32, rsdp, 8);
     store(info, 40, area + AREA_INFORMATION + PVH_MAP, 8);
     store(info, 48, map->count, 4);

@@ -177,11 +177,10 @@ struct cpu {
     uint32_t startup;           /* STARTUP_*: what dom0 has sent it and it has not dealt with */
     uint32_t nested_generation; /* of the nested tables that it has looked at */
     uint32_t nmi;               /* an NMI for dom0 has come */
-    uint32_t kicks;             /* NMIs that processors of the core's sent to it */
-    uint32_t kicks_seen;
-    uint32_t apic_destination; /* ICR's high word, as dom0 wrote it */
-    uint64_t arrived[4];       /* intercept mode: vectors the core has taken */
-    uint64_t pending[4];       /* and what they are to dom0, which has not taken them */
+    uint32_t kicked;            /* an NMI of the core's own is on its way to it */
+    uint32_t apic_destination;  /* ICR's high word, as dom0 wrote it */
+    uint64_t arrived[4];        /* intercept mode: vectors the core has taken */
+    uint64_t pending[4];        /* and what they are to dom0, which has not taken them */
     uint64_t count[COUNTERS];
 };
 #define STARTUP_INIT 0x200u /* INIT came, and after it */
@@ -265,11 +264,6 @@ struct hypervisor {
     bool stopped; /* a panic: no processor runs dom0 any more */
 };
 extern struct hypervisor hypervisor;
-
-static inline void count_one(enum counter counter)
-{
-    this_cpu()->count[counter]++;
-}
 
 /* ---- interrupt.c: what the core itself takes ---- */
 

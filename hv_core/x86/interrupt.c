@@ -74,12 +74,9 @@ void interrupts_expected(void)
 
 static void take_nmi(struct frame *frame, struct cpu *cpu)
 {
-    uint32_t kicks = __atomic_load_n(&cpu->kicks, __ATOMIC_ACQUIRE);
-
     /* Nobody of ours sent it: the machine did, and dom0 is to see to it. */
-    if (kicks == cpu->kicks_seen)
+    if (__atomic_exchange_n(&cpu->kicked, 0, __ATOMIC_SEQ_CST) == 0)
         __atomic_store_n(&cpu->nmi, 1, __ATOMIC_RELAXED);
-    cpu->kicks_seen = kicks;
     frame->rip = hypervisor.vendor->after_nmi(frame->rip);
 }
 

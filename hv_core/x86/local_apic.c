@@ -15,6 +15,8 @@
 #define REGISTER_LVT_FIRST 0x320u
 #define REGISTER_LVT_LAST 0x370u
 #define REGISTER_LVT_CMCI 0x2f0u
+#define REGISTER_EXTENDED_LVT_FIRST 0x500u /* AMD's */
+#define REGISTER_EXTENDED_LVT_LAST 0x530u
 #define REGISTER_TIMER_COUNT 0x380u
 
 #define ICR_PENDING (1u << 12)
@@ -123,7 +125,7 @@ void apic_learn_processors(void)
 
 static void refuse(const char *what, uint64_t icr)
 {
-    count_one(COUNT_REFUSED_IPI);
+    this_cpu()->count[COUNT_REFUSED_IPI]++;
     log_refusal("dom0's interprocessor interrupt %lx is not sent: %s", icr, what);
 }
 
@@ -236,7 +238,8 @@ void apic_write(struct cpu *cpu, uint32_t offset, uint32_t value)
         write_lvt(offset, value);
         break;
     default:
-        if (offset >= REGISTER_LVT_FIRST && offset <= REGISTER_LVT_LAST)
+        if ((offset >= REGISTER_LVT_FIRST && offset <= REGISTER_LVT_LAST) ||
+            (offset >= REGISTER_EXTENDED_LVT_FIRST && offset <= REGISTER_EXTENDED_LVT_LAST))
             write_lvt(offset, value);
         else
             write(offset, value);

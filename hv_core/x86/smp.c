@@ -70,10 +70,11 @@ void processors_start(void)
     apic_learn_processors();
 }
 
+/* One that has not arrived yet will do: whoever takes it looks at everything afterwards. */
 void cpu_kick(struct cpu *cpu)
 {
-    __atomic_fetch_add(&cpu->kicks, 1, __ATOMIC_SEQ_CST);
-    apic_nmi(cpu->apic_id);
+    if (__atomic_exchange_n(&cpu->kicked, 1, __ATOMIC_SEQ_CST) == 0)
+        apic_nmi(cpu->apic_id);
 }
 
 void cpu_init(struct cpu *cpu)

@@ -8,7 +8,6 @@
 #define PAT_RESET 0x0007040600070406ull
 #define DR6_RESET 0xffff0ff0ull
 #define DR7_RESET 0x400ull
-#define SIGNATURE_OF_STEPPING 0x80000001u
 
 _Alignas(4096) static struct vmcb vmcbs[HV_LIMIT_CPUS];
 _Alignas(4096) static uint8_t host_save[HV_LIMIT_CPUS][4096];

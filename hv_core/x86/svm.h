@@ -10,13 +10,9 @@
 #define CPUID_EDX_HUGE_PAGES (1u << 26)
 #define CPUID_SVM 0x8000000au
 #define CPUID_SVM_EDX_NESTED_PAGING (1u << 0)
-#define CPUID_SVM_EDX_NEXT_RIP (1u << 3)
 
 #define MSR_VM_CR 0xc0010114u
-#define MSR_IGNNE 0xc0010115u
-#define MSR_SMM_CTL 0xc0010116u
 #define MSR_VM_HSAVE_PA 0xc0010117u
-#define MSR_SVM_KEY 0xc0010118u
 #define MSR_SMM_KEY 0xc0010119u
 #define VM_CR_REDIRECT_INIT (1u << 1)
 #define VM_CR_DISABLE_SVM (1u << 4)
@@ -46,7 +42,6 @@
 #define VINTR_MASKING (1ull << 24)
 
 /* eventinj and exitintinfo */
-#define EVENT_VECTOR 0xffull
 #define EVENT_INTERRUPT (0ull << 8)
 #define EVENT_NMI (2ull << 8)
 #define EVENT_EXCEPTION (3ull << 8)
@@ -63,7 +58,6 @@
 #define SVM_EXIT_SHUTDOWN 0x7fu
 #define SVM_EXIT_VMRUN 0x80u
 #define SVM_EXIT_VMMCALL 0x81u
-#define SVM_EXIT_VMLOAD 0x82u
 #define SVM_EXIT_SKINIT 0x86u
 #define SVM_EXIT_NESTED_FAULT 0x400u
 #define NESTED_FAULT_WRITE (1ull << 1)

@@ -30,7 +30,6 @@
 #define RFLAGS_IF (1ull << 9)
 
 #define MSR_APIC_BASE 0x1bu
-#define MSR_PAT 0x277u
 #define MSR_X2APIC_FIRST 0x800u
 #define MSR_X2APIC_LAST 0x8ffu
 #define MSR_EFER 0xc0000080u

@@ -30,10 +30,16 @@ def library() -> Any:
     wanted = ("range", "memory_range", "memory_map", "taken", "access", "ipi", "ipi_cpus")
     structures = [re.search(rf"^struct {name} \{{.*?^\}};", header, re.S | re.M) for name in wanted]
     names = "|".join(
-        ("memory_set", "memory_is", "memory_find", "taken_add", "taken_meets", "decode", "access_read", "access_value")
-        + ("ipi_of_icr", "ipi_targets")
+        f"{kind}_{what}"
+        for kind, whats in {
+            "memory": ("set", "is", "find"),
+            "taken": ("add", "meets"),
+            "access": ("read", "value"),
+            "ipi": ("of_icr", "targets"),
+        }.items()
+        for what in whats
     )
-    functions = re.findall(rf"^[\w ]+ \*?(?:{names})\([^;]*\);", header, re.M)
+    functions = re.findall(rf"^[\w ]+ \*?(?:{names}|decode)\([^;]*\);", header, re.M)
     text = "\n".join([*(found[0] for found in structures if found), *functions])
     text = re.sub(r"\[(\d+)u\]", r"[\1]", text).replace("GPR_COUNT", "16")
     ffi.cdef(text)
