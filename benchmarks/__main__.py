@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from benchmarks import hotplug, hv_core, module, partition, planning
+from benchmarks import boot, hotplug, hv_core, module, partition, planning
 from benchmarks.measure import Command, Cost, paired
 from benchmarks.synthetic import write_lspci_text
 from dom0kit.acpi import aml_launch
@@ -185,7 +185,8 @@ def main() -> None:
                 rows.append(row)
     core, plans, under_xen = hv_core.section(runs), planning.section(max(3, runs // 3)), module.section()
     comes_and_goes, given_away = hotplug.section(), partition.section(max(3, runs // 3))
-    print(core, plans, given_away, comes_and_goes, under_xen, sep="\n")
+    booting = boot.section()
+    print(core, plans, given_away, comes_and_goes, under_xen, booting, sep="\n")
     lspci = subprocess.run(["lspci", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.write_text(
         f"""# Benchmarks
@@ -199,7 +200,8 @@ resident set of the process or a child. Python {platform.python_version()}, {lsp
 {plans}
 {given_away}
 {comes_and_goes}
-{under_xen}"""
+{under_xen}
+{booting}"""
     )
 
 
