@@ -27,6 +27,7 @@ from dom0kit.plan import (
     Backend,
     BindDriver,
     Dialect,
+    DriverIs,
     FunctionIs,
     IoapicAdd,
     IoapicRemove,
@@ -73,6 +74,12 @@ def plan(
 def facts(entry: Entry) -> tuple[AnyFact, ...]:
     """It is still the one that was decided on."""
     return (FunctionIs(function=entry.function, vendor=entry.vendor, device=entry.device),)
+
+
+def gift_facts(entry: Entry, backend: Backend) -> tuple[AnyFact, ...]:
+    """No driver of dom0 has what a domain gets."""
+    free = (DriverIs(function=entry.function, driver=None),) if backend.is_core else ()
+    return (*facts(entry), *free)
 
 
 def arrival(entry: Entry, backend: Backend) -> Iterator[AnyOperation]:

@@ -35,7 +35,7 @@ from dom0kit.hypercall.apply import NotApplied, NotUndone, apply, recover
 from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.hypercall.journal import Disk, JournalError, Journals
-from dom0kit.hypercall.linux import Linux
+from dom0kit.hypercall.linux import Linux, LinuxRefused
 from dom0kit.hypercall.shared_info import NotShared, SharedIoapicEntry
 from dom0kit.ioapic.intx import IntxRoute
 from dom0kit.ioapic.namespace import ioapic_devices
@@ -503,7 +503,7 @@ class Reconciler:
             if entry.action is Action.GIVE and entry.domain is not None:
                 try:
                     self._give(entry, entry.domain)
-                except HypercallRefused as refusal:
+                except (HypercallRefused, LinuxRefused) as refusal:
                     self._wrong.append(rules.NOT_DONE.at(f"pci:{entry.function}", f"it is not given: {refusal}"))
 
     def _give(self, entry: Entry, domain: int) -> None:
@@ -532,7 +532,8 @@ class Reconciler:
                 route = None
         messages = min(max(1, self._processors()), _MOST_MESSAGES)
         operations = tuple(plans.gift(entry, self._backend, domain, route, state, messages))
-        if not self._apply(where, f"{sbdf} goes to domain {domain}", operations, plans.facts(entry)):
+        facts = plans.gift_facts(entry, self._backend)
+        if not self._apply(where, f"{sbdf} goes to domain {domain}", operations, facts):
             return
         self._entries[sbdf] = msgspec.structs.replace(entry, placed=True)
         what = f"{sbdf} is given to domain {domain} ({entry.why})"

@@ -430,3 +430,22 @@ def test_a_function_that_goes_while_it_is_told(first: bool, tmp_path: Path, monk
     assert rig.rules() == []
     rig.agreed()
     assert rig.state() == empty
+
+
+def test_a_driver_that_does_not_let_go_keeps_its_function_from_the_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(Q35, tmp_path, GIVE_ALL, domains=[1], aml=False)
+    rig.start()
+    rig.step(*rig.pull("0000:c1:00.0"))
+    monkeypatch.setattr(rig.kernel.linux, "unbind", lambda function, driver: None)
+    plugged = rig.plug("0000:c1:00.0")
+    rig.kernel.settle()
+    rig.step(*plugged)
+    messages = " ".join(finding.message for finding in rig.reconciler.findings)
+    assert "driver virtio-pci does not let go of 0000:c1:00.0" in messages
+    assert "it has driver virtio-pci" in messages
+    assert owner_of(rig.dom0, plugged[0], 1) == 0
+    monkeypatch.undo()
+    assert ChangeKind.GIVEN in [change.kind for change in rig.step()]
+    rig.agreed()
