@@ -57,11 +57,11 @@ def answer(ground: Ground, found: Answer, *, written: str | None) -> Report:
         ]
     lines = []
     for number, rules in enumerate(found.in_the_way):
-        head = "keep any of these, and nothing is found" if number == 0 else "then these"
+        head = "these together: without any one of them it would go on" if len(rules) > 1 else "this one"
         children = [line((RULES[rule].title if rule in RULES else rule), (f"  [{rule}]", "dim")) for rule in rules]
-        lines.append(line(head if len(rules) > 1 else ("this rule" if number == 0 else "then this"), children=children))
+        lines.append(line("" if number == 0 else "and then ", head, children=children))
     return [line(("not possible", "bold red"), ": rules are in the way")], [
-        Section("in the way, the smallest sets that suffice", lines),
+        Section("in the way", lines),
         *_conflicts(found.evidence),
     ]
 
