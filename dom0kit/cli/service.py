@@ -54,7 +54,6 @@ def _run(arguments: list[str]) -> int:
     from dom0kit.service.settings import BadSettings, read_settings
     from dom0kit.service.systemd import ERROR, Journal, Notifier, activated_sockets
 
-    gc.enable()  # it lives long
     journal, notifier = Journal(), Notifier()
 
     def settings() -> Settings:
@@ -88,7 +87,8 @@ def _run(arguments: list[str]) -> int:
     except (ModuleMissing, OSError) as error:
         raise Unusable(f"the service cannot run: {error}") from error
     daemon = Daemon(engine, monitor, settings, FOLDER, journal=journal, notifier=notifier, write_metrics=writer)
-    gc.collect()
+    gc.freeze()
+    gc.enable()  # it lives long; what it starts with stays
     asyncio.run(daemon.run(listening))
     return FINE
 
