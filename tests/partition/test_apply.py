@@ -255,6 +255,38 @@ def test_every_moment_of_a_plan_of_linux() -> None:
     assert outcomes == {True, False}
 
 
+@st.composite
+def linux_cases(draw: st.DrawFn) -> tuple[list[str | None], dict[str, list[str]]]:
+    """Drivers of the three functions, and who has the two groups."""
+    drivers = [draw(st.sampled_from([None, "e1000e", "nvme", "vfio-pci", "pciback"])) for _ in range(3)]
+    owner = {name: draw(st.sampled_from(["dom0", *DOMAINS])) for name in GIVEN}
+    return drivers, {name: [f for of, who in owner.items() if who == name for f in GIVEN[of]] for name in DOMAINS}
+
+
+@given(linux_cases(), st.sampled_from([Backend.LINUX, Backend.XEN]), st.integers(1, 120))
+@settings(max_examples=80, deadline=None)
+def test_any_plan_of_linux_killed_anywhere(
+    case: tuple[list[str | None], dict[str, list[str]]], backend: Backend, at: int
+) -> None:
+    drivers, assignment = case
+    functions = [Sbdf.parse(name) for of in GIVEN.values() for name in of]
+    planned = made(two_cards(drivers), assignment, backend)
+    with staged(backend) as stage:
+        stage.linux.drivers("e1000e", "nvme", "vfio-pci", "pciback")
+        for sbdf, driver in zip(functions, drivers, strict=True):
+            stage.linux.give(sbdf, driver)
+        before = stage.state()
+        with suppress(Killed):
+            stage.apply(planned.plan, Death(at))
+        if stage.recover():
+            keeper = "vfio-pci" if backend is Backend.LINUX else "pciback"
+            given_ = {Sbdf.parse(name) for of in assignment.values() for name in of}
+            for sbdf, driver in zip(functions, drivers, strict=True):
+                assert stage.linux.driver(sbdf) == (keeper if sbdf in given_ else driver)
+            stage.back()
+        assert stage.state() == before
+
+
 def test_no_function_of_a_group_is_bound_before_the_last_is_free() -> None:
     """VFIO takes a group when all of it is free of other drivers."""
     steps = [type(each).__name__ for each in made(two_cards(), {"net": GIVEN["net"]}, Backend.LINUX).plan.operations]
