@@ -8,6 +8,7 @@ memory as below /run. What the kernel and the hardware take before the event is 
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import statistics
@@ -44,6 +45,8 @@ def measure(events: int = EVENTS) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         reconciler = Reconciler(kernel, core.domain(0), Backend.LIBRARY, policy, folder=folder, boot="bench")
         reconciler.start()
+        gc.collect()
+        gc.disable()  # as the command runs
         for _ in range(events):
             function = Sbdf.parse(chance.choice(SLOTS))
             if function in kernel.addresses():
@@ -57,6 +60,7 @@ def measure(events: int = EVENTS) -> dict[str, list[float]]:
             for change in changes:
                 if change.kind in (ChangeKind.ARRIVED, ChangeKind.DEPARTED) and change.seconds is not None:
                     taken[change.kind.value].append(change.seconds)
+    gc.enable()
     return taken
 
 

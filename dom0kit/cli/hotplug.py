@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dom0kit.acpi.aml_values import Evaluate
+    from dom0kit.hotplug.monitor import Batch
     from dom0kit.hotplug.policy import HotplugPolicy
     from dom0kit.hotplug.reconcile import Reconciler
     from dom0kit.hypercall.interface import Hypervisor
@@ -82,7 +83,8 @@ def _watch(arguments: list[str]) -> int:
     return FINE
 
 
-def _follow(reconciler: Reconciler, receive: Callable[[float], object], seconds: float | None, *, json: bool) -> None:
+def _follow(reconciler: Reconciler, receive: Callable[[float], Batch], seconds: float | None, *, json: bool) -> None:
+    import gc
     import time
 
     from dom0kit.hypercall.apply import NotUndone
@@ -90,6 +92,7 @@ def _follow(reconciler: Reconciler, receive: Callable[[float], object], seconds:
     from dom0kit.source.errors import UnreadableSource
 
     told: set[object] = set()
+    worked = True
 
     def tell(changes: object) -> None:
         assert isinstance(changes, tuple)
@@ -109,7 +112,12 @@ def _follow(reconciler: Reconciler, receive: Callable[[float], object], seconds:
         while end is None or time.monotonic() < end:
             wait = 1.0 if end is None else max(0.0, min(1.0, end - time.monotonic()))
             batch = receive(wait)
-            tell(reconciler.step(batch))  # type: ignore[arg-type]
+            tell(reconciler.step(batch))
+            if batch.events:
+                worked = True
+            elif worked:  # the command runs without the collector, whose pauses an event would wait for
+                gc.collect()
+                worked = False
     except (NotUndone, JournalError, OSError, UnreadableSource) as error:
         raise Unusable(f"hotplug stops: {error}") from error
     except KeyboardInterrupt:

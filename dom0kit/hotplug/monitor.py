@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the kernel says as it happens: its events of PCI functions, ACPI devices and containers, by netlink.
+"""What the kernel says as it happens: its events of PCI functions and buses, ACPI devices, containers, by netlink.
 
 The kernel's own events are taken, not udev's: without udevd those never come, silently. An event only says where to
 look. So one that is lost costs nothing but a full enumeration, and the socket tells when that is due: it is in error,
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 import time
@@ -20,7 +21,9 @@ import msgspec
 
 from dom0kit.address import Sbdf
 
-SUBSYSTEMS: Final = ("pci", "acpi", "container")
+SUBSYSTEMS: Final = ("pci", "pci_bus", "acpi", "container")
+_ROOT_BUS: Final = re.compile(r"/pci([0-9a-f]{4,8}:[0-9a-f]{2})/pci_bus/\1")
+"""A bus directly below its host bridge (Linux, drivers/pci/probe.c, pci_register_host_bridge)."""
 BUFFER: Final = 128 << 20
 """Bytes that may wait; an event takes about 1 KiB of them. udevd asks for as much."""
 _AT_ONCE: Final = 4096
@@ -46,6 +49,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel's number of the event; 0 where it gave none."""
     received: float
     """When it was read, by the monotonic clock, in seconds."""
+
+    @property
+    def is_of_firmware(self) -> bool:
+        """It is of a host bridge, or of a device that only ACPI has: AML may say something else now."""
+        if self.subsystem == "pci_bus":
+            return _ROOT_BUS.search(self.path) is not None
+        return self.subsystem != "pci"
 
 
 class Batch(msgspec.Struct, frozen=True):

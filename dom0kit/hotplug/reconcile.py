@@ -220,7 +220,7 @@ class Reconciler:
         if batch.lost:
             self._wrong.append(rules.LOST.at("netlink", "everything was enumerated again"))
             self._changes.append(Change(kind=ChangeKind.ENUMERATED, what="events were lost: everything is read again"))
-        self._reconcile(batch, everything=batch.lost or any(event.subsystem != "pci" for event in batch.events))
+        self._reconcile(batch, everything=batch.lost or any(event.is_of_firmware for event in batch.events))
         return self._end()
 
     def _begin(self) -> None:

@@ -76,6 +76,23 @@ def test_an_acpi_event_names_no_function() -> None:
     assert event.function is None
 
 
+@pytest.mark.parametrize(
+    ("subsystem", "path", "expected"),
+    [
+        ("pci", "/devices/pci0000:00/0000:00:05.0", False),
+        ("pci_bus", "/devices/pci0000:80/pci_bus/0000:80", True),
+        ("pci_bus", "/devices/pci0000:00/0000:00:05.0/pci_bus/0000:01", False),
+        ("pci_bus", "/devices/pci0000:00/pci_bus/0000:01", False),
+        ("acpi", "/devices/LNXSYSTM:00/LNXSYBUS:00/ACPI000A:00", True),
+        ("container", "/devices/system/container/PNP0A05:00", True),
+    ],
+)
+def test_of_what_firmware_may_speak_otherwise(subsystem: str, path: str, expected: bool) -> None:
+    event = event_of({"ACTION": "add", "SUBSYSTEM": subsystem, "DEVPATH": path}, 0)
+    assert event is not None
+    assert event.is_of_firmware == expected
+
+
 @given(st.dictionaries(st.sampled_from([*GOOD, "X"]), st.text(max_size=40)))
 def test_anything_may_be_sent(properties: dict[str, str]) -> None:
     event_of(properties, 0)
