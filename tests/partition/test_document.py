@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dom0kit.finding import RULES
+from dom0kit.partition import rules  # noqa: F401  (declares them)
 from dom0kit.partition.document import Document, Key, Mistake, Mistakes, places, read
 from dom0kit.partition.model import Device, Domain, Partition, Policy, Target
 from dom0kit.serial import schema
@@ -244,3 +248,13 @@ def test_the_schema_names_every_key() -> None:
     assert set(made["Domain"]["properties"]) == {"name", "number", "vcpus", "memory", "backend", "policy", "device"}
     assert set(made["Device"]["properties"]) == {"path", "id", "class", "serial", "sbdf", "optional", "comment"}
     assert all(of["additionalProperties"] is False for name, of in made.items() if name not in ("Target",))
+
+
+def test_the_example_of_the_documentation_is_a_file() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "partition.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (domain,) = read(example.encode()).partition.domain
+    assert domain.device[0].serial is not None
+    named = set(re.findall(r"partition\.[a-z]+-[a-z-]+", text))
+    assert named
+    assert named <= RULES.keys()
