@@ -265,6 +265,11 @@ static bool has_error_code(uint32_t vector)
 
 static void inject_exception(struct cpu *cpu, uint32_t vector)
 {
+    /* Two do not fit: what was on its way is first, the NMI comes after the next exit. */
+    if (vector == VECTOR_NMI && (vmcb_of(cpu)->event & EVENT_VALID)) {
+        __atomic_store_n(&cpu->nmi, 1, __ATOMIC_RELAXED);
+        return;
+    }
     vmcb_of(cpu)->event = EVENT_VALID | vector | (vector == VECTOR_NMI ? EVENT_NMI : EVENT_EXCEPTION) |
                           (has_error_code(vector) ? EVENT_ERROR : 0);
 }
