@@ -11,6 +11,8 @@ from dom0kit.cli.arguments import Parser
 if TYPE_CHECKING:
     from typing import Any
 
+    from dom0kit.service.engine import Engine
+    from dom0kit.service.metrics import Numbers
     from dom0kit.service.settings import Settings
 
 _VERBS = {
@@ -41,16 +43,14 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--config", default="/etc/dom0kit", metavar="DIR", help="default: /etc/dom0kit")
     options = parser.parse_args(arguments)
-    import asyncio
     import gc
+    from threading import Thread
 
     from dom0kit.hotplug.monitor import Monitor, MonitorMissing
     from dom0kit.hypercall.journal import FOLDER
     from dom0kit.hypercall.kernel_module import ModuleMissing
-    from dom0kit.service.daemon import Daemon, started
     from dom0kit.service.engine import Engine, NotStarted
     from dom0kit.service.machine import this_machine
-    from dom0kit.service.server import SOCKET, listen
     from dom0kit.service.settings import BadSettings, read_settings
     from dom0kit.service.systemd import ERROR, Journal, Notifier, activated_sockets
 
@@ -71,16 +71,17 @@ def _run(arguments: list[str]) -> int:
         journal.log(ERROR, f"hotplug is not followed: {missing}", event="no-monitor")
     try:
         engine = Engine(this_machine(FOLDER), settings(), journal)
-        writer = None
+        writer = _Writer(engine)
         if engine.settings.metrics.textfile is not None:
-            from dom0kit.service.metrics import Numbers, metered, write
+            writer.prepare()  # what is called on the way counts
+        notifier.status("observing the machine")
+        loading = Thread(target=_load, daemon=True)  # while the AML interpreter works
+        loading.start()
+        engine.start()
+        loading.join()
+        from dom0kit.service.daemon import Daemon
+        from dom0kit.service.server import SOCKET, listen
 
-            numbers = Numbers(engine, metered())
-
-            def writer(path: str) -> None:
-                write(path, numbers)
-
-        started(engine, journal, notifier)
         listening = activated_sockets() or [listen(SOCKET)]
     except (BadSettings, NotStarted) as refusal:
         return refused(refusal, FOUND)
@@ -89,8 +90,36 @@ def _run(arguments: list[str]) -> int:
     daemon = Daemon(engine, monitor, settings, FOLDER, journal=journal, notifier=notifier, write_metrics=writer)
     gc.freeze()
     gc.enable()  # it lives long; what it starts with stays
+    import asyncio
+
     asyncio.run(daemon.run(listening))
     return FINE
+
+
+class _Writer:
+    """Writes metrics; what that takes is imported where they are on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._numbers: Numbers | None = None
+
+    def prepare(self) -> Numbers:
+        from dom0kit.service.metrics import Numbers, metered
+
+        if self._numbers is None:
+            self._numbers = Numbers(self._engine, metered())
+        return self._numbers
+
+    def __call__(self, path: str) -> None:
+        from dom0kit.service.metrics import write
+
+        write(path, self.prepare())
+
+
+def _load() -> None:
+    """Imports what the service needs once it has started."""
+    import dom0kit.service.daemon
+    import dom0kit.service.server  # noqa: F401
 
 
 def _status(arguments: list[str]) -> int:

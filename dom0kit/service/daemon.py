@@ -18,7 +18,7 @@ from dom0kit.service import interface
 from dom0kit.service.engine import PLATFORM, Engine, Event, NotStarted
 from dom0kit.service.server import Server
 from dom0kit.service.settings import BadSettings, Settings
-from dom0kit.service.systemd import ERROR, INFO, NOTICE, WARNING, Journal, Notifier
+from dom0kit.service.systemd import ERROR, NOTICE, WARNING, Journal, Notifier
 
 _GRACE: Final = 0.5
 """Seconds beyond the policy's limits after which the engine looks again."""
@@ -36,7 +36,7 @@ class Daemon:
         *,
         journal: Journal,
         notifier: Notifier,
-        write_metrics: Callable[[str], None] | None = None,
+        write_metrics: Callable[[str], None],
     ) -> None:
         """`monitor`: None where there are no events to be had. `write_metrics`: to a file, where settings name one."""
         self._engine = engine
@@ -187,7 +187,7 @@ class Daemon:
         with suppress(KeyError):
             self._clocks.pop("metrics").cancel()
         metrics = self._engine.settings.metrics
-        if metrics.textfile is None or self._write_metrics is None:
+        if metrics.textfile is None:
             return
         try:
             self._write_metrics(metrics.textfile)
@@ -208,12 +208,3 @@ class Daemon:
         error = context.get("exception")
         what = context.get("message", "") if error is None else f"{type(error).__name__}: {error}"
         self._journal.log(ERROR, f"this is a bug: {what}", event="bug")
-
-
-def started(engine: Engine, journal: Journal, notifier: Notifier) -> None:
-    """Starts the engine, and tells how it goes. NotStarted."""
-    notifier.status("observing the machine")
-    engine.start()
-    for finding in engine.findings:
-        if finding.rule == "service.no-hypervisor":
-            journal.log(INFO, f"no hypervisor: {finding.message}", event="no-hypervisor")

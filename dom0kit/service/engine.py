@@ -176,6 +176,8 @@ class Engine:
         core = self._machine.hypervisor
         if core is None:
             what = "it is observed and served; plans for Linux can be applied"
+            if not self._below:
+                self._log.log(INFO, f"no hypervisor: {what}", event="no-hypervisor")
             self._below = (NO_HYPERVISOR.at("machine", what),)
             return
         if not self._machine.backend.is_core:
