@@ -599,7 +599,8 @@ class Reconciler:
         known = {each.address: each for each in self._hypervisor_ioapics()}
         for ioapic in self.platform.ioapics:
             there = known.get(ioapic.address)
-            if there is None and not ioapic.in_madt:
+            # One of the MADT that the hypervisor lacks was taken away when its device went.
+            if there is None and (ioapic.aml_path is not None or not ioapic.in_madt):
                 where = f"ioapic:{ioapic.id}"
                 other = next((each for each in known.values() if _has_gsi(each, ioapic.gsi_base)), None)
                 if other is not None:

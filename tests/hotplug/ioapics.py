@@ -77,12 +77,12 @@ def _config(vendor: int, device: int, class_code: int, pin: int = 0) -> bytes:
     return bytes(config)
 
 
-def kernel() -> ModelKernel:
-    """With the bridge unplugged. The card on its bus is known, and not there."""
+def kernel(*more: bytes) -> ModelKernel:
+    """With the bridge unplugged. The card on its bus is known, and not there. `more`: entries of the MADT."""
     source = MemorySource(
         "a machine with a bridge to plug",
         SourceKind.SYSFS_TREE,
-        tables=(table(ASL), RawTable("APIC", madt(cpu(0), cpu(1), ioapic(FIRST, 0)))),
+        tables=(table(ASL), RawTable("APIC", madt(cpu(0), cpu(1), ioapic(FIRST, 0), *more))),
         functions=(
             RawFunction(HOST, _config(0x8086, 0x29C0, 0x060000), {"vendor": "0x8086"}),
             RawFunction(CARD, _config(0x8086, 0x10D3, 0x020000, pin=1), {"vendor": "0x8086"}),

@@ -18,6 +18,7 @@ from dom0kit.simulation import booted
 from tests.acpi.asl import needs_acpica
 from tests.hotplug.ioapics import APIC, CARD, FIRST, PINS, SECOND, SPARE, controller, kernel
 from tests.hotplug.rig import GIVE_ALL, Rig
+from tests.hv_core.machines import ioapic
 from tests.hypercall.apply_machine import Death
 
 pytestmark = needs_acpica
@@ -79,6 +80,23 @@ def test_a_bridge_that_goes_takes_its_ioapic_with_it(tmp_path: Path) -> None:
     (removed,) = made.step(subsystem="acpi")
     assert removed.kind is ChangeKind.IOAPIC_REMOVED
     assert removed.gsis == tuple(range(24, 48))
+
+
+def test_an_ioapic_of_the_madt_goes_and_comes_back_with_its_device(tmp_path: Path) -> None:
+    of = kernel(ioapic(SECOND, PINS, 1))
+    controller(of, bridge=True, present=True)
+    made = Rig("", tmp_path, kernel=of, core=booted(observe(of, aml=False), of.tables()))
+    made.start()
+    for _ in range(2):
+        assert bases(made) == {FIRST: 0, SECOND: PINS}
+        controller(of, bridge=False, present=False)
+        (removed,) = made.step(subsystem="acpi")
+        assert removed.kind is ChangeKind.IOAPIC_REMOVED
+        assert bases(made) == {FIRST: 0}
+        controller(of, bridge=True, present=True)
+        (added,) = made.step(subsystem="acpi")
+        assert added.kind is ChangeKind.IOAPIC_ADDED
+    assert made.rules() == []
 
 
 def test_an_ioapic_in_use_stays_and_its_users_are_named(tmp_path: Path) -> None:
