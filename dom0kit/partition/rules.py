@@ -122,7 +122,8 @@ class Case:
     def touched(self) -> list[Together]:
         """Isolation groups of given functions, in the order of these."""
         groups = self.ground.groups
-        return list(dict.fromkeys(groups[sbdf] for sbdf in self.owner if sbdf in groups))
+        found = (groups[sbdf] for sbdf in self.owner if sbdf in groups)
+        return list({id(group): group for group in found}.values())  # to hash one costs as much as it has members
 
 
 def _pci(sbdf: Sbdf) -> str:

@@ -66,7 +66,8 @@ class Units:
         self._ground = ground
         self._policy = policy
         self._ignored = frozenset(ignored)
-        self._beside: dict[Sbdf, list[tuple[Sbdf, ...]]] = defaultdict(list)
+        self._sets: list[tuple[Sbdf, ...]] = []
+        self._beside: dict[Sbdf, list[int]] = defaultdict(list)
         for id, sets in (
             (rules.GROUP.id, self._groups()),
             (rules.PEERS.id, self._peers()),
@@ -75,33 +76,37 @@ class Units:
             (rules.SHARED_GSI.id, self._lines()),
         ):
             for together in sets if id not in self._ignored else ():
-                for sbdf in together if len(together) > 1 else ():
-                    self._beside[sbdf].append(together)
+                for sbdf in together:
+                    self._beside[sbdf].append(len(self._sets))
+                self._sets.append(together)
         self._of: dict[Sbdf, tuple[Sbdf, ...]] = {}
-        self._judged: dict[tuple[Sbdf, ...], tuple[Conflict, ...]] = {}
+        self._judged: dict[Sbdf, tuple[Conflict, ...]] = {}
+        """By the first function of a unit: units have none in common."""
 
     def of(self, sbdf: Sbdf) -> tuple[Sbdf, ...]:
         """All that goes with a function, itself included, ascending."""
         if sbdf not in self._of:
             found = {sbdf}
             waiting = [sbdf]
+            asked: set[int] = set()
             while waiting:
-                at = waiting.pop()
-                for together in self._beside.get(at, ()):
-                    new = [each for each in together if each not in found]
-                    found.update(new)
-                    waiting += new
+                for number in self._beside.get(waiting.pop(), ()):
+                    if number not in asked:
+                        asked.add(number)
+                        new = [each for each in self._sets[number] if each not in found]
+                        found.update(new)
+                        waiting += new
             whole = tuple(sorted(found))
             self._of |= dict.fromkeys(whole, whole)
         return self._of[sbdf]
 
     def conflicts(self, unit: tuple[Sbdf, ...]) -> tuple[Conflict, ...]:
         """Of a domain with this unit alone."""
-        if unit not in self._judged:
+        if unit[0] not in self._judged:
             alone = Partition(domain=(Domain(name=_ALONE, policy=self._policy),))
             case = Case(self._ground, alone, [[(sbdf, None) for sbdf in unit]])
-            self._judged[unit] = judge(case)
-        return self._judged[unit]
+            self._judged[unit[0]] = judge(case)
+        return self._judged[unit[0]]
 
     def givable(self, unit: tuple[Sbdf, ...]) -> bool:
         return not errors(self.conflicts(unit), self._ignored)
@@ -111,7 +116,7 @@ class Units:
         return sum(each.finding.severity is Severity.WARNING for each in self.conflicts(unit))
 
     def _groups(self) -> Iterator[tuple[Sbdf, ...]]:
-        for group in dict.fromkeys(self._ground.groups.values()):
+        for group in {id(group): group for group in self._ground.groups.values()}.values():
             yield group.members
 
     def _peers(self) -> Iterator[tuple[Sbdf, ...]]:
@@ -143,11 +148,12 @@ def errors(conflicts: Iterable[Conflict], ignored: Collection[str] = ()) -> list
 def suggest(ground: Ground, policy: Policy = STRICT) -> Suggestion:
     """Every unit with a function that a domain of this policy could want."""
     units = Units(ground, policy=policy)
-    found: dict[tuple[Sbdf, ...], None] = {}
+    found: dict[Sbdf, tuple[Sbdf, ...]] = {}
     for sbdf in sorted(ground.functions):
         if ground.stays(sbdf) is None:
-            found[units.of(sbdf)] = None
-    made = [Unit(functions=unit, conflicts=units.conflicts(unit)) for unit in found]
+            unit = units.of(sbdf)
+            found[unit[0]] = unit
+    made = [Unit(functions=unit, conflicts=units.conflicts(unit)) for unit in found.values()]
     return Suggestion(
         machine=ground.platform.origin.name,
         givable=tuple(unit for unit in made if unit.givable),
