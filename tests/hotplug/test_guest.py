@@ -4,9 +4,12 @@ have afterwards."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import shlex
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +18,9 @@ from typing import Any
 
 import pytest
 
+from tests.acpi.asl import needs_acpica, table
 from tests.guest import Guest, Machine, boot, missing, missing_hv, missing_xen, module
+from tests.guest.images import kernel_version
 from tests.guest.module import ROOT
 
 pytestmark = [
@@ -128,14 +133,14 @@ def state() -> dict[str, Any]:
 
 @contextmanager
 def watched(
-    machine: Machine, out: Path, policy: str = POLICY, *, aml: bool = False, xen: bool = False
+    machine: Machine, out: Path, policy: str = POLICY, *, options: str = "--no-aml", xen: bool = False
 ) -> Iterator[Watch]:
     """A machine with a watcher that is ready; with the module, or under Xen without it."""
     with boot(machine, out) as guest:
         if not xen:
             guest.load(module.built()[0])
         (out / "policy").write_text(policy)
-        options = "--policy /out/policy --json" + ("" if aml else " --no-aml")
+        options = f"--policy /out/policy --json {options}"
         guest.run(
             f"cd {shlex.quote(str(ROOT))}; setsid {PYTHON} -m dom0kit hotplug watch {options} "
             ">/out/watch 2>/out/watch.err </dev/null & echo $! >/run/watch.pid"
@@ -367,3 +372,85 @@ def test_a_real_ioapic_by_hypercall(tmp_path: Path) -> None:
             "counters": [found["counters"][0] + 2 * number for number in range(3)],
         }
         assert guest.qmp.info_pic()[0].written[PIN] == ENTRY
+
+
+BRIDGE = """
+Scope (\\_SB)
+{
+    Device (HB1)
+    {
+        Name (_HID, EisaId ("PNP0A08"))
+        Name (_CID, EisaId ("PNP0A03"))
+        Name (_UID, 0xE0)
+        Name (_BBN, 0xE0)
+        Name (HERE, 0)
+        Method (_STA) { Return (HERE) }
+        Method (_EJ0, 1, Serialized) { HERE = 0 }
+        Method (PLUG, 0, Serialized) { HERE = 0x0F Notify (\\_SB.HB1, 1) }
+        Method (PULL, 0, Serialized) { Notify (\\_SB.HB1, 3) }
+        Name (_CRS, ResourceTemplate ()
+        {
+            WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode, 0, 0xE0, 0xE0, 0, 1)
+        })
+        Device (APIC)
+        {
+            Name (_HID, EisaId ("PNP0003"))
+            Name (_UID, 0)
+            Name (_GSB, 0)
+            Name (_CRS, ResourceTemplate () { Memory32Fixed (ReadWrite, 0xFEC00000, 0x1000) })
+        }
+    }
+}
+"""
+"""A host bridge that can be plugged, with the machine's own IOAPIC below it: there is no other, and Linux, which needs
+it, leaves one with this id alone (drivers/acpi/ioapic.c)."""
+
+
+def notifier() -> Path:
+    """notify.ko, built below ``build/``; AssertionError, with the compiler's words, when it does not build."""
+    folder = ROOT / "build" / "notify"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in ("Kbuild", "notify.c"):
+            shutil.copy2(Path(__file__).parent / "notify" / name, folder)
+        make = ["make", "-C", f"/lib/modules/{kernel_version()}/build", f"M={folder}", "W=1", "modules"]
+        ran = subprocess.run(make, capture_output=True, text=True)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
+    return folder / "notify.ko"
+
+
+@needs_acpica
+def test_a_host_bridge_with_its_ioapic_by_linuxs_own_handler(tmp_path: Path) -> None:
+    """AML notifies, Linux adds or removes the bridge and tells of its bus, the IOAPIC comes to the core or goes."""
+    (tmp_path / "bridge.aml").write_bytes(table(BRIDGE, "SSDT", "SSDT").data)
+    machine = Machine(devices=["-acpitable", f"file={tmp_path / 'bridge.aml'}"])
+    with watched(machine, tmp_path, options="--kernel-aml") as watch:
+        shutil.copy(notifier(), tmp_path)
+
+        def evaluate(method: str) -> None:
+            watch.guest.run(f"insmod /out/notify.ko method='\\_SB.HB1.{method}'")
+
+        evaluate("PLUG")
+        watch.guest.run("until grep -q HB1 /run/dom0kit/hotplug.json; do sleep 0.1; done", timeout=PATIENCE).check()
+        evaluate("PULL")
+        watch.guest.run("until grep -q ioapic-in-use /out/watch; do sleep 0.1; done", timeout=PATIENCE).check()
+        (finding,) = (line["finding"] for line in watch.lines() if "finding" in line)
+        assert "GSI 2 is used by domain 0" in finding["message"]
+        watch.guest.call(let_go)
+        gone = watch.next(lambda change: change["kind"] == "ioapic removed", "removal of an IOAPIC")
+        assert gone["what"] == "the IOAPIC at 0xfec00000 is gone (\\_SB.HB1.APIC)"
+        evaluate("PLUG")
+        come = watch.next(lambda change: change["kind"] == "ioapic added", "arrival of an IOAPIC")
+        assert come["gsis"] == gone["gsis"] == list(range(24))
+        assert "ACPI: PCI Root Bridge [HB1]" in watch.guest.dmesg()
+
+
+def let_go() -> None:
+    """Runs in the guest: every pin's user lets go, in the model of the module's core."""
+    from dom0kit.hypercall.kernel_module import KernelModule
+
+    with KernelModule() as core:
+        for line in list(core.interrupts()):
+            if line.gsi is not None:
+                core.unmap_pirq(core.map_gsi(line.gsi) if line.pirq is None else line.pirq)
