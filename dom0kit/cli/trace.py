@@ -148,7 +148,7 @@ def _totals(tracer: Tracer, owners: Mapping[int, Owner], wanted: Filter) -> None
     chosen = [irq for irq in sorted(counts) if wanted.fits_owner(owners.get(irq, Owner(irq=irq)))]
     rows = columns(
         [
-            (f"irq {irq}", str(sum(counts[irq])), owners.get(irq, Owner(irq=irq)).label, _by_cpu(counts[irq]))
+            (f"irq {irq}", str(sum(counts[irq].values())), owners.get(irq, Owner(irq=irq)).label, _by_cpu(counts[irq]))
             for irq in chosen
         ],
         right=(1,),
@@ -158,8 +158,8 @@ def _totals(tracer: Tracer, owners: Mapping[int, Owner], wanted: Filter) -> None
     show(rows or [line("no interrupt came")], [])
 
 
-def _by_cpu(counts: list[int]) -> str:
-    return " ".join(f"cpu{cpu}:{count}" for cpu, count in enumerate(counts) if count)
+def _by_cpu(counts: Mapping[int, int]) -> str:
+    return " ".join(f"cpu{cpu}:{count}" for cpu, count in sorted(counts.items()))
 
 
 def _timeline(path: str, events: list[Event]) -> None:

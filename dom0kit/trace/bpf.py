@@ -198,15 +198,18 @@ class Tracer:
         """Events that found no room, since the beginning."""
         return int(self._bpf["lost"][0].value)
 
-    def counts(self) -> dict[int, list[int]]:
+    def counts(self) -> dict[int, dict[int, int]]:
         """Of irq: how often each interrupt came, by processor."""
-        return {key.value: list(values) for key, values in self._bpf["counts"].items()}
+        found: dict[int, dict[int, int]] = {}
+        for key, value in self._bpf["counts"].items():
+            found.setdefault(key.irq, {})[key.cpu] = value.value
+        return found
 
     def took(self) -> dict[int, dict[int, int]]:
         """Of irq: for each interrupt, how many handlers took from 2^(n-1) up to 2^n ns, by n."""
         found: dict[int, dict[int, int]] = {}
-        for key, values in self._bpf["took"].items():
-            found.setdefault(key.irq, {})[key.slot] = sum(values)
+        for key, value in self._bpf["took"].items():
+            found.setdefault(key.irq, {})[key.slot] = value.value
         return found
 
     def _take(self, context: object, data: int, size: int) -> None:

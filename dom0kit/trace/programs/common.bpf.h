@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /* What every program tells: one event of fixed size through a ring buffer, and how many found no room in it. */
+#include <uapi/linux/ptrace.h>
+
 struct event {
     u64 time; /* 0: nanoseconds of the monotonic clock */
     u64 a;    /* 8: the meaning of a, b and c is the kind's */
