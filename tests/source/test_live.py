@@ -95,7 +95,7 @@ def test_a_made_up_machine_in_the_place_of_this_one(tmp_path: Path, monkeypatch:
     (root / "sys/bus/pci/devices/0000:02:00.0/power_state").write_text("D3cold\n")
     (root / "proc/iomem").write_text("00000000-00000000 : Reserved\n  00000000-00000000 : IOAPIC 0\n")
     monkeypatch.setattr(module, "FileTree", lambda path, trusted: FileTree(str(root), trusted=trusted))
-    monkeypatch.setattr(module, "_kernel_log", lambda: b"IOAPIC[0]: x\nother\n")
+    monkeypatch.setattr(module, "kernel_log", lambda: b"IOAPIC[0]: x\nother\n")
     source = live()
     assert [str(function.sbdf) for function in source.functions() if not function.config] == ["0000:02:00.0"]
     assert all(function.config for function in live(wake=True).functions())
@@ -109,7 +109,7 @@ def test_a_made_up_machine_in_the_place_of_this_one(tmp_path: Path, monkeypatch:
     def refuse() -> bytes:
         raise PermissionError
 
-    monkeypatch.setattr(module, "_kernel_log", refuse)
+    monkeypatch.setattr(module, "kernel_log", refuse)
     source = live()
     assert source.file("dmesg") is None
     assert ["dev/kmsg" in finding.message for finding in source.findings] == [True]
@@ -118,7 +118,7 @@ def test_a_made_up_machine_in_the_place_of_this_one(tmp_path: Path, monkeypatch:
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel's log cannot be read here")
 def test_the_kernels_log_is_lines() -> None:
     try:
-        log = module._kernel_log()
+        log = module.kernel_log()
     except PermissionError:
         pytest.skip("the kernel's log cannot be read here")
     assert log.endswith(b"\n") or not log

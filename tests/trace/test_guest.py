@@ -48,7 +48,7 @@ def _counted() -> dict[str, Any]:
         """At a moment when nothing came."""
         while True:
             kernel = read_counts()
-            ours = {irq: sum(counts) for irq, counts in tracer.counts().items()}
+            ours = {irq: sum(counts.values()) for irq, counts in tracer.counts().items()}
             if read_counts().interrupts == kernel.interrupts:
                 return ours, {irq: kernel.total(irq) for irq in kernel.interrupts}
             time.sleep(0.05)
@@ -114,3 +114,49 @@ def _until(guest: Guest, text: str, path: Path) -> None:
     while text not in (path.read_text() if path.exists() else ""):
         assert time.monotonic() < end, f"{text!r} was not told, but {path.read_text() if path.exists() else ''!r}"
         guest.run("sleep 1")
+
+
+def _every_subject() -> dict[str, list[dict[str, Any]]]:
+    """In the guest: a device loses its driver and gets it back, config space is read, a hypercall made."""
+    import json
+
+    from dom0kit.hypercall.kernel_module import KernelModule
+    from dom0kit.hypercall.linux import Linux
+    from dom0kit.observation import observe
+    from dom0kit.serial import encode
+    from dom0kit.source.live import live
+    from dom0kit.trace.bpf import Tracer
+    from dom0kit.trace.events import joined
+    from dom0kit.trace.names import owners
+
+    platform = observe(live(), aml=False)
+    known = owners(platform)
+    function = next(each.sbdf for each in platform.functions if each.driver == "virtio-pci" and each.sbdf.device > 2)
+    told = {}
+    for subject in ("msi", "vectors", "hypercalls", "pci-config"):
+        with Tracer(subject) as tracer:
+            Linux().unbind(function, "virtio-pci")
+            Linux().bind(function, "virtio-pci")
+            Linux().config(function, 0, 4)
+            with KernelModule() as core:
+                core.information()
+            told[subject] = [json.loads(encode(joined(raw, known))) for raw in tracer.poll(1)]
+            told[f"{subject} lost"] = [{"lost": tracer.lost}]
+    told["function"] = [{"is": str(function)}]
+    return told
+
+
+def test_every_other_subject_tells(tmp_path: Path) -> None:
+    plugged = ("-device", "virtio-rng-pci,addr=0x9")
+    with boot(Machine(memory=2048, devices=plugged), tmp_path) as guest:
+        guest.load(module.built()[0])
+        guest.run("modprobe virtio-rng").check()  # it is who asks for messages
+        told = guest.call(_every_subject, timeout=SECONDS)
+    (tmp_path / "told").write_text(json.dumps(told))
+    function = told["function"][0]["is"]
+    assert any(event["kind"] == "message" and "0xfee" in event["what"] for event in told["msi"])
+    assert {"configured", "activated"} <= {event["kind"] for event in told["vectors"]}
+    assert "information: done" in [event["what"] for event in told["hypercalls"]]
+    reads = [event for event in told["pci-config"] if event["kind"] == "read" and event["function"] == function]
+    assert "reads 4 bytes at 0x0" in [event["what"] for event in reads]
+    assert all(told[name] == [{"lost": 0}] for name in told if name.endswith(" lost"))
