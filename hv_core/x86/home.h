@@ -341,6 +341,7 @@ struct ipi {
 #define IPI_FIXED 0u
 #define IPI_LOWEST_PRIORITY 1u
 #define IPI_SMI 2u
+#define IPI_RESERVED 3u
 #define IPI_NMI 4u
 #define IPI_INIT 5u
 #define IPI_STARTUP 6u

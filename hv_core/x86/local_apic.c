@@ -158,6 +158,10 @@ static void write_icr(struct cpu *cpu, uint32_t low)
     bool kept;
     uint64_t targets = ipi_targets(&ipi, &ipi_cpus, cpu->number, &kept);
 
+    if (ipi.mode == IPI_SMI || ipi.mode == IPI_RESERVED || ipi.mode > IPI_STARTUP) {
+        refuse("a delivery mode that is the core's alone, or nobody's", icr);
+        return;
+    }
     if (kept && !ipi_is_broadcast(&ipi, false))
         refuse("a processor that it would reach is the core's", icr);
     switch (ipi.mode) {
@@ -182,8 +186,7 @@ static void write_icr(struct cpu *cpu, uint32_t low)
         for (; targets != 0; targets &= targets - 1)
             cpu_sipi(&processors[__builtin_ctzll(targets)].cpu, (uint8_t)ipi.vector);
         break;
-    default:
-        refuse("a delivery mode that is the core's alone", icr);
+    default: /* refused above */
         break;
     }
 }

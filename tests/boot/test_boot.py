@@ -94,7 +94,7 @@ def differs(native: Any, dom0: Any, at: str = "") -> list[str]:
     return [] if native == dom0 else [at]
 
 
-OF_PROCESSORS = (".tables", ".namespace", ".processors")
+OF_PROCESSORS = (".tables", ".namespace", ".processors", ".origin.fingerprint")
 """What of a report is another with another number of processors."""
 
 
