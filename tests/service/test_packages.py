@@ -47,7 +47,7 @@ def test_the_tool_runs_from_its_package(unpacked: dict[str, Path]) -> None:
     library = unpacked["dom0kit"] / "usr/lib/dom0kit"
     program = f"import sys; sys.path.insert(0, {str(library)!r}); from dom0kit.cli import main; sys.exit(main())"
     recording = library / "dom0kit/recordings/qemu-q35.d0k"
-    for arguments in (["hv", "simulate", "--from", str(recording)], ["service", "--help"], ["explain"]):
+    for arguments in (["hv", "simulate", "--from", str(recording)], ["service", "--help"], ["schema"]):
         said = subprocess.run(
             ["/usr/bin/python3", "-I", "-c", program, *arguments], capture_output=True, text=True, check=False
         )
