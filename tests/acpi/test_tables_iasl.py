@@ -155,8 +155,8 @@ def disassemble(path: Path) -> str:
     return path.with_suffix(".dsl").read_text(errors="replace").partition("\n****")[0].partition("\nRaw Table Data")[0]
 
 
-KNOWN = sorted({*MODULES, "FACS"} - {"DSDT", "SSDT", "PSDT", "OSDT"})
-"""Tables that iasl and we decode (iasl takes no RSDP)."""
+KNOWN = sorted({*MODULES, "FACS"} - {"DSDT", "SSDT", "PSDT", "OSDT", "RMAD"})
+"""Tables that iasl and we decode (iasl takes no RSDP, and knows the DMAR only by its own name)."""
 NO_TEMPLATE = {"CEDT", "VIOT"}
 """Tables that Debian 12's iasl does not know."""
 NEWEST = {"TPM2": 4}
