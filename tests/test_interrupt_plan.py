@@ -22,9 +22,9 @@ from dom0kit.acpi.tables.mcfg import Allocation, Mcfg
 from dom0kit.address import DeliveryMode, IoapicPin, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import apply, roll_back
 from dom0kit.hypercall.core_library import ModelMachine
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Journals
 from dom0kit.hypercall.linux import Linux
+from dom0kit.hypercall.world import World
 from dom0kit.interrupt_plan import InterruptPlan, Wishes, plan_interrupts
 from dom0kit.interrupts import routing_table
 from dom0kit.ioapic.legacy import Nmi

@@ -11,7 +11,7 @@ from dom0kit.cli.arguments import Parser
 if TYPE_CHECKING:
     from dom0kit.hypercall.apply import NotApplied, Outcome
     from dom0kit.hypercall.dry_run import RehearsedStep
-    from dom0kit.hypercall.effects import World
+    from dom0kit.hypercall.world import World
     from dom0kit.plan import Plan
 
 
@@ -104,7 +104,7 @@ def _rehearse(plan: Plan, recording: str | None, *, irreversible: bool, as_json:
 
 def _dry(plan: Plan, calls: list[str]) -> World:
     from dom0kit.hypercall.dry_run import DryLinux, DryRun
-    from dom0kit.hypercall.effects import World
+    from dom0kit.hypercall.world import World
     from dom0kit.plan import Backend
 
     real = plans.open_world(plan.backend)
@@ -118,7 +118,7 @@ def _recorded(plan: Plan, path: str, calls: list[str]) -> tuple[World, str]:
     from dom0kit.cli.arguments import open_recorded
     from dom0kit.hypercall.core_library import LibraryMissing
     from dom0kit.hypercall.dry_run import DryLinux, Noted, RecordedLinux
-    from dom0kit.hypercall.effects import World
+    from dom0kit.hypercall.world import World
     from dom0kit.observation import observe
     from dom0kit.plan import Backend, ModeIs
     from dom0kit.simulation import machine_of

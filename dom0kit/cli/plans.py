@@ -11,9 +11,9 @@ from dom0kit.cli import Unusable
 
 if TYPE_CHECKING:
     from dom0kit.hypercall.apply import Outcome
-    from dom0kit.hypercall.effects import World
     from dom0kit.hypercall.interface import Hypervisor
     from dom0kit.hypercall.journal import Journals
+    from dom0kit.hypercall.world import World
     from dom0kit.plan import Backend, Plan
 
 PLAN_LIMIT = 1 << 30
@@ -59,8 +59,8 @@ def _read(file: BinaryIO) -> bytes:
 
 def open_world(backend: Backend) -> World:
     """What a plan for this backend acts upon here; Unusable where that is not this machine's."""
-    from dom0kit.hypercall.effects import World
     from dom0kit.hypercall.linux import Linux
+    from dom0kit.hypercall.world import World
 
     actual, hypervisor = _reach(backend)
     return World(actual, hypervisor, Linux())

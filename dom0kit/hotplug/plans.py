@@ -14,8 +14,8 @@ from dom0kit.abi import Kind, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hotplug.ledger import Entry, KnownIoapic, LineOf
 from dom0kit.hotplug.policy import Action
-from dom0kit.hypercall.effects import BEYOND
 from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt
+from dom0kit.hypercall.world import BEYOND
 from dom0kit.ioapic.controllers import Ioapic
 from dom0kit.ioapic.intx import IntxRoute
 from dom0kit.msi.state import MsiState
@@ -134,7 +134,7 @@ def holder(backend: Backend) -> str | None:
 def owner_of(hypervisor: Hypervisor, function: Sbdf, guess: int | None) -> int | None:
     """The domain that has a function; None where the core does not know it. `guess` is asked first.
 
-    Asked by mappings beyond every limit, which change nothing (`dom0kit.hypercall.effects`).
+    Asked by mappings beyond every limit, which change nothing (`dom0kit.hypercall.world`).
     """
     for domain in (SELF, *(() if guess is None else (guess,)), *range(1, _LAST_DOMAIN + 1)):
         try:

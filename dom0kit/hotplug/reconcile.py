@@ -32,11 +32,11 @@ from dom0kit.hotplug.monitor import Batch
 from dom0kit.hotplug.policy import Action, Decision, Flapping, HotplugPolicy, path_of, slot_of
 from dom0kit.hotplug.view import Changing, View
 from dom0kit.hypercall.apply import NotApplied, NotUndone, apply, recover
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused, Hypervisor
 from dom0kit.hypercall.journal import Disk, JournalError, Journals
 from dom0kit.hypercall.linux import Linux, LinuxRefused
 from dom0kit.hypercall.shared_info import NotShared, SharedIoapicEntry
+from dom0kit.hypercall.world import World
 from dom0kit.ioapic.intx import IntxRoute
 from dom0kit.ioapic.namespace import ioapic_devices
 from dom0kit.pci.capabilities.express import Express

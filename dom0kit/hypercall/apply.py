@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from dom0kit.abi import Status
-from dom0kit.hypercall.effects import Already, Gone, Refused, World, broken, effect_of
+from dom0kit.hypercall.effects import effect_of
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.journal import (
     AnyRecord,
@@ -32,6 +32,7 @@ from dom0kit.hypercall.journal import (
     Writer,
 )
 from dom0kit.hypercall.linux import FunctionGone, LinuxRefused
+from dom0kit.hypercall.world import Already, Gone, Refused, World, broken
 from dom0kit.plan import AnyOperation, Backend, Plan, Reach
 
 _REFUSALS: Final = (Refused, HypercallRefused, LinuxRefused, OSError, ValueError)

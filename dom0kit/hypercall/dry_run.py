@@ -17,11 +17,11 @@ import msgspec
 from dom0kit import abi
 from dom0kit.abi import Op, Physdev, Status
 from dom0kit.address import Gsi, Sbdf
-from dom0kit.hypercall.effects import BEYOND, MASKED
 from dom0kit.hypercall.interface import SELF, HypercallRefused, Hypervisor, Interrupt, Listener, words
 from dom0kit.hypercall.journal import AnyRecord, Done, Skipped
 from dom0kit.hypercall.linux import FunctionGone, Linux, LinuxRefused, Requested
 from dom0kit.hypercall.shared_info import SharedInfo, SharedIoapicEntry
+from dom0kit.hypercall.world import BEYOND, MASKED
 from dom0kit.layout import Record, layout
 from dom0kit.plan import Inverse, Plan
 from dom0kit.source.interface import RawFunction, Source
@@ -182,7 +182,7 @@ def _record(number: int, command: int, argument: bytes) -> Record:
 
 
 def _is_question(record: Record) -> bool:
-    """`dom0kit.hypercall.effects` asks by mappings that cannot be."""
+    """`dom0kit.hypercall.world` asks by mappings that cannot be."""
     return isinstance(record, abi.MapPirqArgument) and record.pirq == BEYOND
 
 

@@ -22,7 +22,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from dom0kit.hypercall.effects import AnyImage, effect_of
+from dom0kit.hypercall.effects import effect_of
+from dom0kit.hypercall.images import AnyImage
 from dom0kit.plan import IoapicRemove, Number32, Operation, Plan, SetLinuxAffinity, UnmapPirq
 from dom0kit.serial import decoder, encode
 

@@ -21,10 +21,10 @@ from dom0kit.finding import Finding, Severity
 from dom0kit.hotplug.monitor import Batch
 from dom0kit.hotplug.reconcile import Change, Kernel, Reconciler
 from dom0kit.hypercall.apply import NotApplied, NotUndone, apply
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import Hypervisor
 from dom0kit.hypercall.journal import Disk, JournalError, Journals
 from dom0kit.hypercall.shared_info import SharedInfo
+from dom0kit.hypercall.world import World
 from dom0kit.plan import Backend, Plan
 from dom0kit.platform import Platform
 from dom0kit.serial import pieces

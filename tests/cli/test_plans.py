@@ -16,8 +16,8 @@ from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main, plans
 from dom0kit.hypercall import journal
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Journals
+from dom0kit.hypercall.world import World
 from dom0kit.plan import AnyOperation, Backend, Plan
 from dom0kit.serial import encode
 from dom0kit.source.fingerprint import fingerprint

@@ -16,10 +16,10 @@ from typing import Any
 from dom0kit import plan as p
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import apply, recover, roll_back, status
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Disk, Journals
 from dom0kit.hypercall.kernel_module import KernelModule
 from dom0kit.hypercall.linux import Linux
+from dom0kit.hypercall.world import World
 from dom0kit.plan import Backend, Dialect, Message, Plan
 
 FOLDER = "/run/dom0kit"

@@ -16,7 +16,7 @@ from dom0kit.hotplug.plans import QUARANTINE, owner_of
 from dom0kit.hotplug.policy import Action, HotplugPolicy, read_policy
 from dom0kit.hotplug.reconcile import Change, Reconciler
 from dom0kit.hypercall.core_library import CoreLibrary, ModelMachine
-from dom0kit.hypercall.effects import World
+from dom0kit.hypercall.world import World
 from dom0kit.observation import observe
 from dom0kit.pci.config_space import decode_function
 from dom0kit.plan import Backend

@@ -11,10 +11,10 @@ from typing import Any
 from dom0kit.abi import PAGE_BYTES, InterruptFlag, Mode, Status
 from dom0kit.address import Sbdf
 from dom0kit.hypercall.core_library import CoreLibrary, IoapicModel, ModelMachine
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.journal import Disk
 from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.world import World
 from dom0kit.plan import AnyFact, AnyOperation, Backend, Dialect, Plan
 from tests.hv_core.machines import FIRST, SECOND, SPARE, cpu, ioapic, machine, madt, mcfg, small
 

@@ -11,8 +11,8 @@ from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Polarity, Trigger
 from dom0kit.hypercall.apply import NotApplied, Outcome, apply, rehearse
 from dom0kit.hypercall.dry_run import DryLinux, DryRun, Noted, Rehearsal
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Journals
+from dom0kit.hypercall.world import World
 from dom0kit.plan import AnyOperation, Backend, Plan, ResultOf
 from tests.hv_core.machines import FIRST
 from tests.hypercall.apply_machine import BOOT, FINGERPRINT, OTHER, PHYSICAL, TABLE, FakeLinux, plan

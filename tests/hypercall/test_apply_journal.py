@@ -23,16 +23,7 @@ from dom0kit import plan as p
 from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import NotApplied, NotUndone, apply, recover, roll_back, status
-from dom0kit.hypercall.effects import (
-    AnyImage,
-    CpuImage,
-    DriverImage,
-    EntriesImage,
-    MessagesImage,
-    PinImage,
-    TextImage,
-    World,
-)
+from dom0kit.hypercall.images import AnyImage, CpuImage, DriverImage, EntriesImage, MessagesImage, PinImage, TextImage
 from dom0kit.hypercall.journal import (
     AnyRecord,
     Applied,
@@ -47,6 +38,7 @@ from dom0kit.hypercall.journal import (
     Skipped,
     Undone,
 )
+from dom0kit.hypercall.world import World
 from dom0kit.plan import Backend, Plan
 from dom0kit.serial import encode
 from tests.hv_core.machines import FIRST, SPARE
@@ -432,7 +424,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from dom0kit.hypercall.apply import apply
-from dom0kit.hypercall.effects import World
+from dom0kit.hypercall.world import World
 from dom0kit.hypercall.journal import Journals
 from dom0kit.plan import Backend, Plan
 from dom0kit.serial import decode

@@ -25,9 +25,9 @@ from dom0kit.abi import InterruptFlag, Mode
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import APPLIED, NotApplied, NotUndone, Outcome, apply, recover, roll_back, status
 from dom0kit.hypercall.core_library import ModelMachine
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.journal import Journals
+from dom0kit.hypercall.world import World
 from dom0kit.plan import AnyOperation, Backend, Message, Plan, Reach, ResultOf
 from tests.hv_core.machines import FIRST, SECOND, SPARE
 from tests.hypercall.apply_machine import (

@@ -11,8 +11,9 @@ import pytest
 from dom0kit import plan as p
 from dom0kit.abi import Mode
 from dom0kit.address import Gsi, Sbdf
-from dom0kit.hypercall.effects import Already, Refused, World, broken, effect_of
+from dom0kit.hypercall.effects import effect_of
 from dom0kit.hypercall.linux import Linux, LinuxRefused
+from dom0kit.hypercall.world import Already, Refused, World, broken
 from dom0kit.plan import AnyFact, AnyOperation, Backend, Message
 from tests.hypercall.apply_machine import OTHER, PHYSICAL, UNKNOWN, VIRTUAL, FakeLinux, files, model
 

@@ -11,8 +11,8 @@ import pytest
 from dom0kit import plan as p
 from dom0kit.address import Gsi, Polarity, Sbdf, Trigger
 from dom0kit.hypercall.apply import NotApplied, apply, recover, roll_back, status
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.journal import Journals
+from dom0kit.hypercall.world import World
 from dom0kit.plan import AnyOperation, Backend, Dialect, Plan
 from tests.hypercall.apply_machine import BOOT, FINGERPRINT, Death, FakeLinux, Killed, MortalDisk, plan
 from tests.hypercall.fake_xen import FakeXen, opened

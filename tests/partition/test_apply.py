@@ -19,9 +19,9 @@ from dom0kit.abi import Mode, Status
 from dom0kit.address import Gsi, Sbdf
 from dom0kit.hypercall.apply import APPLIED, NotApplied, apply, recover, roll_back, status
 from dom0kit.hypercall.core_library import ModelMachine
-from dom0kit.hypercall.effects import World
 from dom0kit.hypercall.interface import HypercallRefused
 from dom0kit.hypercall.journal import Disk, JournalError, Journals, Locked
+from dom0kit.hypercall.world import World
 from dom0kit.partition.check import case_of
 from dom0kit.partition.document import read
 from dom0kit.partition.ground import Ground
