@@ -463,25 +463,22 @@ class _OfDomain(Operation, frozen=True, kw_only=True):
     domain: Annotated[int, msgspec.Meta(ge=1, le=0x7FEF)]
 
 
-class AssignDevice(_OfDomain, frozen=True, kw_only=True, tag="assign-device"):
-    """assign_device: domain 0 gives a function without messages to another domain."""
-
+class _DeviceOfDomain(_OfDomain, frozen=True, kw_only=True):
     function: Sbdf
 
     def __post_init__(self) -> None:
         _check_segment(self.function)
+
+
+class AssignDevice(_DeviceOfDomain, frozen=True, kw_only=True, tag="assign-device"):
+    """assign_device: domain 0 gives a function without messages to another domain."""
 
     def __str__(self) -> str:
         return f"give {self.function} to domain {self.domain}"
 
 
-class ReleaseDevice(_OfDomain, frozen=True, kw_only=True, tag="release-device"):
+class ReleaseDevice(_DeviceOfDomain, frozen=True, kw_only=True, tag="release-device"):
     """release_device: domain 0 takes back a function without messages."""
-
-    function: Sbdf
-
-    def __post_init__(self) -> None:
-        _check_segment(self.function)
 
     def __str__(self) -> str:
         return f"take {self.function} back from domain {self.domain}"

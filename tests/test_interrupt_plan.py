@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,13 +60,11 @@ from dom0kit.source.interface import RawTable
 from dom0kit.source.recognise import combine, open_source
 from dom0kit.vectors import Policy, cpus_of
 from dom0kit.xen import DomainKind, XenDomain, XenVersion
+from tests.acpi.asl import needs_interpreter
 from tests.corpus import CORPUS, acpi_folders, combined, needs_corpus
 from tests.synthetic import Device, Made, machines, made
 
 SHIPPED = sorted((Path(__file__).parent.parent / "dom0kit" / "recordings").glob("*.d0k"))
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 CORES = (Backend.LIBRARY, Backend.LOOPBACK, Backend.HV_CORE)
 SPOKEN = [
     *((Dialect.MODERN, backend) for backend in Backend),

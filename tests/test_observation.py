@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ from dom0kit.source.fingerprint import fingerprint
 from dom0kit.source.in_memory import MemorySource
 from dom0kit.source.interface import RawFunction, RawTable, SourceKind
 from dom0kit.source.recognise import open_source
+from tests.acpi.asl import needs_interpreter
 
 RECORDING = Path(dom0kit.__file__).parent / "recordings" / "qemu-q35.d0k"
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 class Machine:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -20,12 +19,10 @@ from dom0kit.serial import decode, encode
 from dom0kit.simulation import OwnedGsi, OwnedMessage, Simulation, machine_of, memory_image, simulate
 from dom0kit.source.interface import RawTable
 from dom0kit.source.recognise import combine, open_source
+from tests.acpi.asl import needs_interpreter
 from tests.corpus import CORPUS, combined, needs_corpus
 
 SHIPPED = sorted((Path(__file__).parent.parent / "dom0kit" / "recordings").glob("*.d0k"))
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 @functools.cache

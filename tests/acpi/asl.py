@@ -13,6 +13,9 @@ import pytest
 
 from dom0kit.source.interface import RawTable
 
+needs_interpreter = pytest.mark.skipif(
+    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
+)
 needs_acpica = pytest.mark.skipif(
     shutil.which("iasl") is None or shutil.which("acpiexec") is None,
     reason="iasl and acpiexec are not installed: apt install acpica-tools",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,10 @@ from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
 from dom0kit.hotplug.scenario import Played
 from dom0kit.hotplug.slots import SlotState
 from dom0kit.serial import decode
+from tests.acpi.asl import needs_interpreter
 
 RECORDINGS = Path(__file__).parent.parent.parent / "dom0kit" / "recordings"
 Q35 = str(RECORDINGS / "qemu-q35.d0k")
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 SCENARIO = """
 [[step]]

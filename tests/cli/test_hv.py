@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import sys
 from pathlib import Path
@@ -17,13 +16,11 @@ from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
 from dom0kit.hypercall.trace import read_trace
 from dom0kit.serial import decode
 from dom0kit.simulation import Simulation
+from tests.acpi.asl import needs_interpreter
 from tests.hv_core.machines import FIRST, SECOND, cpu, ioapic, madt
 
 RECORDINGS = Path(__file__).parent.parent.parent / "dom0kit" / "recordings"
 Q35 = str(RECORDINGS / "qemu-q35.d0k")
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 @needs_interpreter

@@ -7,7 +7,6 @@ What they apply is looked at where they hand it over to ``dom0kit apply``; `test
 from __future__ import annotations
 
 import functools
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +23,9 @@ from dom0kit.platform import Platform
 from dom0kit.serial import encode
 from dom0kit.simulation import machine_of
 from dom0kit.source.recognise import open_source
+from tests.acpi.asl import needs_interpreter
 
 Q35 = str(Path(__file__).parent.parent.parent / "dom0kit" / "recordings" / "qemu-q35.d0k")
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,11 @@ from dom0kit.interrupts import RoutingTable, routing_table
 from dom0kit.plan import Backend, Dialect, MapMsix, Plan, SetAffinity, SetLinuxAffinity
 from dom0kit.serial import decode
 from dom0kit.vectors import Budget, Policy, budget, linux
+from tests.acpi.asl import needs_interpreter
 from tests.synthetic import Device, made
 
 RECORDINGS = Path(__file__).parent.parent.parent / "dom0kit" / "recordings"
 Q35 = str(RECORDINGS / "qemu-q35.d0k")
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 def rows(out: str, start: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from dom0kit.plan import AnyOperation, Backend, Plan
 from dom0kit.serial import encode
 from dom0kit.source.fingerprint import fingerprint
 from dom0kit.source.recognise import open_source
+from tests.acpi.asl import needs_interpreter
 from tests.hypercall.apply_machine import BOOT, FINGERPRINT, OTHER, PHYSICAL, Death, FakeLinux, Killed, plan
 from tests.hypercall.test_apply_laws import Stage, staged
 
@@ -31,9 +31,6 @@ Write = Callable[..., str]
 LINE = (
     p.MapGsi(gsi=Gsi(5), pirq=5, why="INTA of 0000:00:03.0"),
     p.SetupGsi(gsi=Gsi(5), trigger=Trigger.LEVEL, polarity=Polarity.LOW),
-)
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
 )
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,10 @@ from dom0kit.cli import FINE, FOUND, UNUSABLE, USAGE, main
 from dom0kit.cli import enumerate as verb
 from dom0kit.difference import ChangeKind, Difference
 from dom0kit.serial import decode
+from tests.acpi.asl import needs_interpreter
 
 SHIPPED = Path(verb.SHIPPED)
 I440FX = SHIPPED.with_name("qemu-i440fx.d0k")
-needs_interpreter = pytest.mark.skipif(
-    shutil.which("acpiexec") is None, reason="no acpiexec here (Debian package acpica-tools)"
-)
 
 
 def test_a_recording_of_a_recording_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
